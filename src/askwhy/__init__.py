@@ -1,0 +1,54 @@
+"""askwhy: ask a trained model why. `wrap` a model, ask with a method, look at the Explanation."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from askwhy import errors, zoo
+    from askwhy.ask import compare, explain
+    from askwhy.components import features, patches, pixels, superpixels
+    from askwhy.explanation import Explanation
+    from askwhy.local.cam import grad_cam
+    from askwhy.local.coalition import occlusion
+    from askwhy.local.gradient import gradient, saliency, smooth, smooth_grad
+    from askwhy.local.lime import lime
+    from askwhy.local.relevance import guided_backprop
+    from askwhy.models import wrap
+    from askwhy.registry import methods
+
+_HOME = {
+    "askwhy.ask": ("compare", "explain"),
+    "askwhy.components": ("features", "patches", "pixels", "superpixels"),
+    "askwhy.explanation": ("Explanation",),
+    "askwhy.local.gradient": ("smooth",),
+    "askwhy.models": ("wrap",),
+    "askwhy.registry": ("methods",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Explanation", "compare", "errors", "explain", "features", "grad_cam", "gradient", "guided_backprop", "lime", "methods",
+    "occlusion", "patches", "pixels", "saliency", "smooth", "smooth_grad", "superpixels", "wrap", "zoo",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "zoo"):
+        return importlib.import_module(f"askwhy.{name}")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if not name.startswith("_"):
+        from askwhy.registry import methods
+
+        for method in methods():
+            if method.name == name:
+                return method.function
+    raise AttributeError(f"module 'askwhy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,312 @@
+"""What comes out: a frozen value that knows its question, its method, its cost, and how far to trust it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from askwhy.components import Components
+from askwhy.errors import FileError, InputError, UnsupportedError
+from askwhy.score import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model answered as it did. `why[i]` is one item; values are raw, scaling happens only for display.
+
+    values: [n, ...]: shaped like the input; [n, h, w] for maps; [n, d] for components, which `components` names.
+    target, versus: the names of what was asked, one per item. prediction [n]: the score of each item as it is.
+    base_value [n]: the score, or the surrogate's intercept, with everything absent, where the method has one.
+    residual [n]: the completeness gap over the change of the score, where the method promises completeness.
+    std_error: like values, where the method samples; NaN for a component that was not selected.
+    details: what the method found out beside the values (fidelity, the layer, ...): text, a number, or a tuple with one for each item.
+    """
+
+    values: np.ndarray
+    method: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    target: tuple[str, ...] = ()
+    versus: tuple[str, ...] | None = None
+    prediction: np.ndarray = field(default_factory=lambda: np.empty(0))
+    base_value: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    std_error: np.ndarray | None = None
+    components: tuple[tuple[str, ...], ...] | None = None
+    regions: np.ndarray | None = None  # int [n, h, w]: the component of each pixel, for values [n, d] of pictures
+    details: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[np.ndarray | None, ...] = ()
+    frames: tuple[tuple[float, ...] | None, ...] = ()  # left, top, right, bottom of the part that the model sees, photo's width, height
+    model_calls: int = 0
+    seconds: float = 0.0
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Explanation:
+        """One item, still with its leading axis of length 1; its cost is that of the whole call."""
+        if not isinstance(index, (int, np.integer)):
+            raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}.")
+        i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
+        cut = {f.name: _cut(getattr(self, f.name), i) for f in fields(self) if f.name in PER_ITEM}
+        d = len(cut["components"][0]) if cut["components"] else None
+        if d is not None and self.values.ndim == 2:
+            cut["values"] = cut["values"][:, :d]
+            cut["std_error"] = None if cut["std_error"] is None else cut["std_error"][:, :d]
+        details = {k: _cut(v, i) if isinstance(v, tuple) and len(v) == len(self) else v for k, v in self.details.items()}
+        return replace(self, **cut, details=details)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def map(self, i: int = 0) -> np.ndarray:
+        """[h, w]: what is drawn over the picture of item i. Channels are summed, components painted."""
+        one = self[i].values[0]
+        if self.regions is not None:
+            return one[self.regions[i]]
+        if one.ndim == 3:
+            return one.sum(0 if one.shape[0] in (1, 3, 4) or one.shape[2] not in (1, 3, 4) else 2)
+        if one.ndim != 2:
+            raise UnsupportedError(f"values of shape {list(one.shape)} are no map; use top() or plot().")
+        return one
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k strongest parts of the first item as (name, value), largest magnitude first; a map is read on a 7 x 7 grid, by mean."""
+        names, values = self._parts()
+        order = np.argsort(-np.abs(values), kind="stable")[:k]
+        return [(names[j], float(values[j])) for j in order]
+
+    def _parts(self) -> tuple[tuple[str, ...], np.ndarray]:
+        if self.components is not None:
+            return self.components[0], self[0].values[0]
+        if self.values.ndim == 2:
+            return tuple(f"feature {k}" for k in range(self.values.shape[1])), self.values[0]
+        heat = self.map()
+        rows, columns = (np.array_split(np.arange(length), min(7, length)) for length in heat.shape)
+        cells = [(r, c) for r in rows for c in columns]
+        names = tuple(f"rows {r[0]}-{r[-1]}, columns {c[0]}-{c[-1]}" for r, c in cells)
+        return names, np.array([heat[np.ix_(r, c)].mean() for r, c in cells])
+
+    def boxes(self, threshold: float = 0.15, i: int = 0) -> list[tuple[list[float], float]]:
+        """Where the map of item i exceeds `threshold` times its maximum: ([x0, y0, x1, y1], mean value), strongest sum first.
+
+        Connected regions (Zhou et al. 2016), in the original photo's pixels where they are known, else in the input's.
+        """
+        from skimage.measure import label, regionprops
+
+        heat = self.map(i)
+        if not 0 < threshold <= 1:
+            raise InputError(f"threshold={threshold}: give a share of the maximum, above 0 and at most 1.")
+        if heat.max() <= 0:
+            return []
+        found = regionprops(label(heat >= threshold * heat.max()), intensity_image=heat)
+        found.sort(key=lambda r: -r.area * r.intensity_mean)
+        return [(self._to_photo(r.bbox, heat.shape, i), float(r.intensity_mean)) for r in found]
+
+    def _to_photo(self, bbox: tuple[int, ...], shape: tuple[int, ...], i: int) -> list[float]:
+        y0, x0, y1, x1 = bbox
+        frame = self.frames[i] if self.frames else None
+        if frame is None:
+            return [float(v) for v in (x0, y0, x1, y1)]
+        left, top, right, bottom = frame[:4]
+        sx, sy = (right - left) / shape[1], (bottom - top) / shape[0]
+        return [left + x0 * sx, top + y0 * sy, left + x1 * sx, top + y1 * sy]
+
+    def question(self, i: int = 0) -> str:
+        """ "tiger cat", or "tiger cat rather than lynx"."""
+        return self.target[i] + (f" rather than {self.versus[i]}" if self.versus else "")
+
+    def summary(self) -> str:
+        """A few lines of text: the question, the answer, its cost and how far to trust it."""
+        lines = []
+        for i, one in enumerate(self):
+            parts = ", ".join(f"{name}: {value:+.3g}" for name, value in one.top(3))
+            lines.append(f"{self.method}: why {one.question()}? (score {self.prediction[i]:.4g}) strongest: {parts}")
+        lines.append(f"{self.model_calls} model calls, {self.seconds:.2f} s; " + "; ".join(self.trust()))
+        return "\n".join(lines)
+
+    def trust(self) -> list[str]:
+        """What is known about the error, one sentence each."""
+        said = []
+        if self.residual is not None:
+            said.append(f"completeness gap {np.abs(self.residual).max():.2g} of the change in the score")
+        if self.std_error is not None and np.isfinite(self.std_error).any():
+            said.append(f"standard error {np.nanmedian(self.std_error):.2g} (median), largest value {np.abs(self.values).max():.2g}")
+        if "fidelity" in self.details:
+            said.append(f"the surrogate explains {min(self.details['fidelity']):.0%} of the variance near the input (R2)")
+        if "bfloat16_deviation" in self.details:
+            said.append(f"computed in bfloat16: scores deviate from float32 by up to {self.details['bfloat16_deviation']:.2g}")
+        return said or ["no sampling error; this method promises no completeness"]
+
+    def plot(self, ax: Axes | None = None, i: int = 0) -> Axes:
+        """Draw item i: a map over its picture, or bars for components. Returns the axes and never shows them."""
+        from askwhy.show import bars, heatmap
+
+        title = f"{self.method}: {self.question(i)}"
+        if self.regions is None and self.values.ndim == 2:
+            names, values = self[i]._parts()
+            error = None if self.std_error is None else self[i].std_error[0]  # type: ignore[index]
+            return bars(values, names, error, ax=ax, title=title)
+        picture = self.pictures[i] if self.pictures else None
+        return heatmap(self.map(i), picture, ax=ax, title=title)
+
+    def _repr_html_(self) -> str:
+        from askwhy.show import as_data_uri
+
+        pictures = "".join(f'<img alt="{self.method}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
+        return f"<div>{pictures}<pre>{_escape(self.summary())}</pre></div>"
+
+    def to_html(self) -> str:
+        """A self-contained fragment of HTML: the picture and the summary."""
+        return self._repr_html_()
+
+    def __repr__(self) -> str:
+        return f"<Explanation by {self.method}, values {list(self.values.shape)}, {', '.join(self.question(i) for i in range(min(len(self), 3)))}>"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
+        arrays |= {f"picture_{i}": p for i, p in enumerate(self.pictures) if p is not None}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays and f.name != "pictures"}
+        text = json.dumps({"askwhy": FORMAT, "pictures": len(self.pictures), **rest}, default=_plain)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, json=np.array(text), **arrays)
+        return write_file(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what `save` wrote. Raises FileError for anything else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                held = {name: file[name] for name in file.files}
+            text = json.loads(str(held.pop("json")))
+            version, count = text.pop("askwhy"), text.pop("pictures")
+        except FileNotFoundError as error:
+            raise FileError(f"{path}: there is no such file.") from error
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise FileError(f"{path} is no saved Explanation ({error}).") from error
+        if version > FORMAT:
+            raise FileError(f"{path} was written by a newer askwhy (format {version}); update askwhy.")
+        pictures = tuple(held.pop(f"picture_{i}", None) for i in range(count))
+        known = {name: _tuples(value) if name in TUPLES else value for name, value in text.items()}
+        known["details"] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["details"].items()}
+        return cls(**held, **known, pictures=pictures)
+
+
+PER_ITEM = {"values", "target", "versus", "prediction", "base_value", "residual", "std_error", "components", "regions", "pictures", "frames"}
+TUPLES = {"target", "versus", "components", "frames"}
+
+
+def answer(
+    score: Score,
+    values: np.ndarray,
+    *,
+    components: list[Components] | None = None,
+    params: Mapping[str, Any] | None = None,
+    **found: Any,
+) -> Explanation:
+    """An Explanation of the question `score` with these values; the registry adds the method's name and parameters."""
+    items = score.items
+    named = None if components is None else tuple(tuple(c.names) for c in components)
+    painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
+    return Explanation(
+        values=values,
+        params=params or {},
+        target=tuple(map(score.name, score.targets)),
+        versus=None if score.versus is None else tuple(map(score.name, score.versus)),
+        prediction=score.prediction.copy(),
+        components=named,
+        regions=np.stack([c.labels for c in components]) if painted and components else None,  # type: ignore[misc]
+        pictures=items.pictures,
+        frames=tuple(None if f is None else (*f.box, *map(float, f.size)) for f in items.frames),
+        model_calls=score.calls,
+        seconds=time.perf_counter() - score.started,
+        versions=versions(),
+        **found,
+    )
+
+
+def versions() -> dict[str, str]:
+    """askwhy, Python, and those of the libraries in use that can change a number."""
+    from askwhy import __version__
+
+    used: dict[str, str] = {name: str(sys.modules[name].__version__) for name in ("numpy", "torch", "sklearn", "skimage") if name in sys.modules}
+    return {"askwhy": __version__, "python": platform.python_version(), **used}
+
+
+def pad(rows: list[np.ndarray]) -> np.ndarray:
+    """[n, d] from rows of different length; a picture with fewer components than another gets zeros, which why[i] cuts off."""
+    out = np.zeros((len(rows), max(map(len, rows))))
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = values
+    return out
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write to a temporary name beside it, then rename, so that nothing half written is ever left. Raises FileError."""
+    path = Path(path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if "temporary" in locals():
+            temporary.unlink(missing_ok=True)
+        raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def _cut(value: Any, i: int) -> Any:
+    return value if value is None or len(value) == 0 else value[i : i + 1]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} in an Explanation cannot be saved as JSON")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _escape(text: str) -> str:
+    import html
+
+    return html.escape(text)

@@ -1,0 +1,173 @@
+"""The fourth noun: v(z), the score when only the components in z are present. One batched engine for everything that perturbs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from askwhy.components import Components
+from askwhy.errors import Cancelled, InputError, ModelError
+from askwhy.models.base import is_out_of_memory, to_numpy
+from askwhy.score import Score
+
+Progress = Callable[[int, int], Any]  # (done, total); returning False stops
+LARGEST_CHUNK = 256 * 2**20  # bytes of one batch of inputs
+
+
+class BatchSize:
+    """Finds the batch size that is fastest here by timing the chunks of the real work; halves when memory runs out."""
+
+    def __init__(self, start: int, limit: int, *, fixed: bool = False) -> None:
+        self.size, self.limit, self.settled = start, limit, fixed
+        self._best: tuple[float, int] | None = None  # seconds per item, size
+        self._warm = False
+
+    def learn(self, size: int, seconds: float) -> None:
+        """Climb while each doubling is faster; the first chunk only warms up."""
+        if self.settled or size < self.size:
+            return
+        if not self._warm:
+            self._warm = True
+            return
+        each = seconds / size
+        faster = self._best is None or each < 0.97 * self._best[0]
+        if faster:
+            self._best = each, size
+        if faster and size * 2 <= self.limit:
+            self.size = size * 2
+        else:
+            assert self._best is not None
+            self.size, self.settled = self._best[1], True
+
+    def halve(self, size: int) -> None:
+        """After an out-of-memory error at `size`: never that large again."""
+        self.size = self.limit = max(size // 2, 1)
+        self.settled = True
+
+
+def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> BatchSize:
+    """The measured batch size of this model, engine and input shape (it lives on the wrapped model), or a fixed one."""
+    if wanted != "auto":
+        if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
+            raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
+        return BatchSize(int(wanted), int(wanted), fixed=True)
+    batch = score.items.batch
+    each = max(to_numpy(batch[:1]).nbytes, 1)
+    on_gpu = getattr(getattr(batch, "device", None), "type", "cpu") != "cpu"
+    per_call = "gradients" not in score.model.offers or on_gpu  # each call costs much, whatever its size
+    start = int(np.clip((2**24 if per_call else 2**20) // each, 4, 1024))
+    key = ("batch size", tuple(batch.shape[1:]), engine)
+    return score.model.memory.setdefault(key, BatchSize(start, max(LARGEST_CHUNK // each, start)))
+
+
+def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tick: Progress | None) -> np.ndarray:
+    """work(start, stop) -> [stop - start, ...] for all of 0..n, in chunks that fit; reports progress after each."""
+    parts: list[np.ndarray] = []
+    done = 0
+    while done < n:
+        count = min(size.size, n - done)
+        began = time.perf_counter()
+        try:
+            parts.append(work(done, done + count))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or isinstance(error, ModelError):
+                raise
+            if count == 1:
+                raise ModelError("memory ran out on a single input; use a smaller input or model, or a machine with more memory.") from error
+            size.halve(count)
+            continue
+        done += count
+        size.learn(count, time.perf_counter() - began)
+        if tick is not None and tick(done, n) is False:
+            raise Cancelled(f"stopped after {done} of {n} model calls.")
+    return np.concatenate(parts)
+
+
+class Game:
+    """v(z): z bool [m, d] -> float64 [m], the score of one item when only the components in z are present.
+
+    Equal z are asked once. Where `absent` holds several background rows, v is the mean over them.
+    """
+
+    def __init__(
+        self, score: Score, item: int, components: Components, absent: np.ndarray, *,
+        batch_size: int | str = "auto", tick: Progress | None = None, precision: str = "float32",
+    ) -> None:  # fmt: skip
+        self.score, self.item, self.components, self.tick = score, item, components, tick
+        self.batch_size, self.precision = batch_size, precision
+        self.deviation: float | None = None  # of the scores in another precision, measured on a few samples
+        self._x = score.items.batch[item]
+        self._absent = self._like(absent)  # [k, *item]
+        self._known: dict[bytes, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        z = np.asarray(z, dtype=bool)
+        keys = [row.tobytes() for row in np.packbits(z, axis=1)]
+        new = {key: k for k, key in enumerate(keys) if key not in self._known}
+        if new:
+            rows = sorted(new.values())
+            values = self._ask(z[rows])
+            self._known.update((keys[k], v) for k, v in zip(rows, values.tolist(), strict=True))
+        return np.array([self._known[key] for key in keys])
+
+    def _ask(self, z: np.ndarray) -> np.ndarray:
+        """z [m, d], all different -> [m]; each z is shown with each background row."""
+        k = len(self._absent)
+
+        def show(at: np.ndarray) -> Any:
+            present = self.components.present(z[at // k])
+            return self.score.model.compose(present, self._x, self._absent[at % k] if k > 1 else self._absent)
+
+        total, model = len(z) * k, self.score.model
+        with model.untouched():
+            samples = show(np.linspace(0, total - 1, min(total, 4)).astype(int))
+            engine, name = model.engine(self.score.items, samples, total, self.precision)
+            if self.precision != "float32" and self.deviation is None:
+                self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
+
+            def work(start: int, stop: int) -> np.ndarray:
+                return self.score.evaluate(show(np.arange(start, stop)), self.item, engine)
+
+            values = in_chunks(total, work, batch_size_for(self.score, self.batch_size, name), self.tick)
+        return values.reshape(len(z), k).mean(1)
+
+    def _read(self, engine: Any, batch: Any) -> np.ndarray:
+        calls = self.score.calls
+        values = self.score.evaluate(batch, self.item, engine)
+        self.score.calls = calls  # a check of the engine is no question of the method
+        return values
+
+    def _like(self, absent: np.ndarray) -> Any:
+        if not hasattr(self._x, "detach"):
+            return absent
+        torch = sys.modules["torch"]
+        return torch.as_tensor(np.ascontiguousarray(absent)).to(self._x.device, self._x.dtype)
+
+
+@contextmanager
+def progress_of(progress: bool | Progress | None, text: str) -> Iterator[Progress | None]:
+    """A callback from the argument `progress=`: None or False shows nothing, True a bar with the time left."""
+    if not progress or callable(progress):
+        yield progress or None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as bar:
+        task = bar.add_task(text)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def over_items(tick: Progress | None, n: int) -> list[Progress | None]:
+    """One callback for each of n items, so that the whole is counted: item i of n reports (i * total + done, n * total)."""
+    if tick is None:
+        return [None] * n
+    return [lambda done, total, i=i: tick(i * total + done, n * total) for i in range(n)]  # type: ignore[misc]

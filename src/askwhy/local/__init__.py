@@ -1,0 +1,1 @@
+"""Why do you think this is a cat? Explanations of single answers."""

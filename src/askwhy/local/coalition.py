@@ -1,0 +1,63 @@
+"""Take parts away and ask again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from askwhy.components import absent, patches, recipe
+from askwhy.errors import InputError
+from askwhy.explanation import Explanation, answer, pad
+from askwhy.game import Game, Progress, over_items, progress_of
+from askwhy.registry import method
+from askwhy.score import ask
+
+
+@method(
+    needs="predictions",
+    inputs=("image", "table"),
+    asks="If a box covers this part of the input, how much does the score drop?",
+    reads="positive: covering it lowers the score, so it speaks for the class; negative: it speaks against it",
+    paper="Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901",
+    preference=10,
+)
+def occlusion(
+    model: Any, x: Any, target: Any = None, *, versus: Any = None, size: int | tuple[int, int] | None = None, stride: int | tuple[int, int] | None = None,
+    components: Any = None, baseline: Any = "auto", background: Any = None, precision: str = "float32", seed: int = 0,
+    batch_size: int | str = "auto", progress: bool | Progress | None = None,
+) -> Explanation:  # fmt: skip
+    """The drop of the score when a component is taken away, v(all) - v(all but i), in score units.
+
+    Pictures: a box of `size` pixels (default 1/7 of the picture) every `stride` pixels (default 1/4 of the box), filled
+    with `baseline`; values [n, h, w] are the mean drop of the boxes that cover a pixel. The size of the box can be
+    crucial: try several. Other `components` (superpixels, features) give values [n, d]. Tables need `background` rows.
+    Zeiler & Fergus 2014. Example: `askwhy.occlusion(model, photo, size=32, stride=8, baseline="grey").plot()`.
+    """
+    score = ask(model, x, target, versus)
+    boxed = components is None and score.items.kind == "image"
+    if (size or stride) and not boxed:
+        raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
+    chosen = _boxes(score.items.batch.shape, size, stride) if boxed else recipe(components, score.items)
+    score.predict()
+    drops, parts, names = [], [], set()
+    with progress_of(progress, "occlusion") as tick:
+        for i, count in enumerate(over_items(tick, len(score))):
+            found = chosen.make(score.items, i)
+            rows, name = absent(baseline if background is None else background, score.items, i, found, seed)
+            v = Game(score, i, found, rows, batch_size=batch_size, tick=count, precision=precision)
+            drops.append(score.prediction[i] - v(~np.eye(len(found), dtype=bool)))
+            parts.append(found)
+            names.add(name)
+    params = {"components": chosen.text, "baseline": ", ".join(sorted(names))}
+    if parts[0].windows is not None:
+        return answer(score, np.stack([p.paint(d) for p, d in zip(parts, drops, strict=True)]), params=params)
+    return answer(score, pad(drops), components=parts, params=params)
+
+
+def _boxes(shape: Any, size: Any, stride: Any) -> Any:
+    """The usual box: 1/7 of the shorter side, moved by a quarter of itself."""
+    side = min(s for s in shape[1:] if s > 4) if max(shape[1:]) > 4 else 1
+    size = max(side // 7, 1) if size is None else size
+    edge = size if isinstance(size, int) else min(size)
+    return patches(size, max(edge // 4, 1) if stride is None else stride)

@@ -1,0 +1,80 @@
+"""`wrap` makes one kind of model out of anything that predicts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from askwhy.errors import InputError
+from askwhy.models.base import Items, Model, as_labels
+
+__all__ = ["Items", "Model", "wrap"]
+
+
+def wrap(
+    model: Any,
+    *,
+    labels: Sequence[str] | dict[int, str] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    output: str | int | Callable[[Any], Any] | None = None,
+) -> Model:
+    """Make a model that can be asked why. Wrap once, ask often: what is measured and prepared stays with it.
+
+    model: a torch `nn.Module` in eval mode; an estimator with `predict_proba`, `decision_function` or `predict`;
+        or a function `batch [n, ...] -> scores [n, k] or [n]`. An already wrapped model comes back as it is.
+    labels: names of the outputs, in order.
+    transform: raw item (RGB PIL image) -> model input without batch axis.
+    output: which number is explained. "logits" (torch: as returned; estimator: `decision_function`) or "probabilities"
+        (torch: softmax, or sigmoid of a single output); for a model that returns a tuple or dict, its index, key or a
+        function that picks the scores.
+
+    Raises InputError for what cannot be asked. Example: `askwhy.wrap(net, labels=names, transform=to_tensor)`.
+    """
+    if isinstance(model, Model):
+        if labels is not None or transform is not None or output is not None:
+            raise InputError("this model is wrapped already; give labels=, transform= and output= where it is wrapped first.")
+        return model
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _wrap_torch(model, labels, transform, output)
+    if any(hasattr(model, name) for name in ("predict_proba", "decision_function", "predict")):
+        from askwhy.models.function import from_estimator
+
+        return from_estimator(model, labels, output, transform)  # type: ignore[arg-type]
+    if callable(model) and not isinstance(model, type):
+        if output not in (None, "probabilities", "logits"):
+            raise InputError("output= chooses among the outputs of a torch module; let your function return the scores itself.")
+        from askwhy.models.function import FunctionModel
+
+        return FunctionModel(model, as_labels(labels), transform)
+    raise InputError(
+        f"{type(model).__name__} cannot be asked: give an nn.Module, an estimator with predict_proba or predict, or a function on a batch."
+    )
+
+
+def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any) -> Model:
+    from askwhy.models.torch_module import TorchModel
+
+    net = getattr(net, "_orig_mod", net)  # torch.compile: the same weights, and operations that can be seen
+    select = None
+    if callable(output):
+        select = output
+    elif output not in (None, "logits", "probabilities"):
+        key = output
+
+        def select(out: Any) -> Any:
+            try:
+                return out[key] if not isinstance(key, str) or isinstance(out, dict) else getattr(out, key)
+            except (KeyError, IndexError, AttributeError, TypeError) as error:
+                raise InputError(f"output={key!r}: the model returns {_contents(out)}.") from error
+
+    return TorchModel(net, as_labels(labels), transform, select, output == "probabilities")
+
+
+def _contents(out: Any) -> str:
+    if isinstance(out, dict):
+        return f"a dict with the keys {list(out)}"
+    if isinstance(out, (tuple, list)):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"

@@ -1,0 +1,114 @@
+"""The first noun: what an explainer may ask of a model, and what an input is once it is ready for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from askwhy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which part of the original photo the model sees: [left, top, right, bottom] in the photo's pixels."""
+
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]  # width, height of the original photo
+
+
+@dataclass(frozen=True)
+class Items:
+    """Inputs ready for the model. `batch` is [n, ...]; the rest is what the explanation needs to show them."""
+
+    batch: Any  # tensor or array [n, ...]
+    pictures: tuple[np.ndarray | None, ...]  # uint8 [h, w, 3], what the model sees
+    frames: tuple[Frame | None, ...]
+    grey: Any = None  # [n, ...]: the model's input for a grey picture of the same size, where that is known
+    names: tuple[str, ...] | None = None  # column names of a table
+    rebuild: Callable[[np.ndarray], Any] | None = None  # array -> what the estimator was trained on (DataFrame)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def kind(self) -> str:
+        """ "image" for [n, c, h, w] and [n, h, w, c], "table" for [n, d], else "other"."""
+        return {4: "image", 2: "table"}.get(np.ndim(self.batch), "other")
+
+    def slice(self, start: int, stop: int) -> Items:
+        """The items from `start` to `stop` as a batch of their own."""
+        grey = None if self.grey is None else self.grey[start:stop]
+        return replace(self, batch=self.batch[start:stop], pictures=self.pictures[start:stop], frames=self.frames[start:stop], grey=grey)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What `askwhy.wrap` returns, whatever the model is made of."""
+
+    labels: tuple[str, ...] | None
+    offers: frozenset[str]  # of "predictions", "gradients", "layers"
+    memory: dict[Any, Any]  # what was prepared for this model: batch sizes, a folded network
+
+    def prepare(self, x: Any) -> Items:
+        """Raw items -> inputs on the model's device, in its dtype."""
+        ...
+
+    def outputs(self, items: Items, batch: Any) -> Any:
+        """One forward pass, no gradient: scores [m, k], or whatever a callable target is to read."""
+        ...
+
+    def engine(self, items: Items, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
+        """A faster way to `outputs` for so many calls, with its name; None for the ordinary way. `samples` are to prove it."""
+        ...
+
+    def compose(self, present: np.ndarray, x: Any, absent: Any) -> Any:
+        """Inputs [m, ...] that show x where `present` and `absent` elsewhere."""
+        ...
+
+    def untouched(self) -> AbstractContextManager[None]:
+        """Inside the block the model may be used; after it, it is exactly as it was found."""
+        ...
+
+
+def as_labels(labels: Sequence[str] | dict[int, str] | None) -> tuple[str, ...] | None:
+    """Class names in the order of the model's outputs."""
+    if labels is None:
+        return None
+    if isinstance(labels, dict):
+        if sorted(labels) != list(range(len(labels))):
+            raise InputError(f"labels= as a dict needs the keys 0..{len(labels) - 1}, but has {sorted(labels)[:5]} ...")
+        labels = [labels[i] for i in range(len(labels))]
+    return tuple(str(label) for label in labels)
+
+
+def show_shape(x: Any) -> str:
+    """[1, 3, 224, 224] for error messages."""
+    return str(list(getattr(x, "shape", ())))
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A tensor or array as float32, float64 or what it is; numpy knows no bfloat16."""
+    if not hasattr(x, "detach"):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() and x.element_size() == 2 else x).numpy()
+
+
+def check_finite(batch: Any, what: str) -> None:
+    """Refuse NaN and infinite numbers in an input, naming the first item that has one."""
+    array = to_numpy(batch)
+    if array.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+    if bad.any():
+        raise InputError(f"{what} {int(bad.argmax())} holds NaN or infinite numbers; replace them before asking.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Memory ran out, as numpy, torch on a CPU or torch on a GPU say it."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)

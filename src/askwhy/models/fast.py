@@ -1,0 +1,206 @@
+"""A twin of a torch model that gives the same scores sooner: batch norm folded, padding and activations merged, channels last.
+
+The twin is a copy; the model itself is not touched. It is used only where it is proved: the network has to be one
+straight graph (torch.fx refuses control flow that depends on data), and the twin has to give the model's own scores on
+inputs of the very question that is asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from askwhy._lazy import lazy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+else:
+    torch = lazy("torch", "torch")
+    fx = lazy("torch.fx", "torch")
+
+CONV_DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)  # input, weight, bias, stride, padding, dilation, groups
+LARGEST_COPY = 2**31  # bytes of parameters: a larger model is not copied
+
+
+def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any] | None:
+    """A faster function with the scores of `net`, in `dtype`; None where the graph cannot be proved to be straight."""
+    graph = straight(net)
+    if graph is None:
+        return None
+    fold_padding(graph)
+    fold_batch_norm(graph)
+    merge_activations(graph, dtype)
+    graph.recompile()
+    ready = cast_any(graph).to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
+    pack_weights(ready)
+    return lambda x: as_dtype(ready(x.to(dtype, memory_format=torch.channels_last) if x.ndim == 4 else x.to(dtype)), x.dtype)
+
+
+def cast(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any]:
+    """A plain copy of the network in another dtype, for a network without one straight graph."""
+    ready = copy.deepcopy(net).to(dtype=dtype).requires_grad_(False)
+    return lambda x: as_dtype(ready(x.to(dtype)), x.dtype)
+
+
+def as_dtype(out: Any, dtype: torch.dtype) -> Any:
+    """The scores in the dtype of the question."""
+    return out.to(dtype) if isinstance(out, torch.Tensor) else out
+
+
+def straight(net: torch.nn.Module) -> fx.GraphModule | None:
+    """The network as a graph of its own, with convolutions in one form; None if it has no single graph, or hooks."""
+    if sum(p.numel() * p.element_size() for p in net.parameters()) > LARGEST_COPY:
+        return None
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in net.modules())
+    if hooked or any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
+        return None
+    try:
+        graph = copy.deepcopy(fx.symbolic_trace(net))
+    except Exception:  # noqa: BLE001  whatever the user's forward does that fx cannot follow: the model is then run as it is
+        return None
+    return write_convolutions(graph)
+
+
+def write_convolutions(graph: fx.GraphModule) -> fx.GraphModule:
+    """Every convolution becomes conv2d(x, weight, bias, stride, padding, dilation, groups) with tensors of its own."""
+    for count, node in enumerate(list(graph.graph.nodes)):
+        parts = convolution(graph, node)
+        if parts is None:
+            continue
+        x, weight, bias, *rest = parts
+        graph.register_buffer(f"_weight_{count}", weight.detach().clone())
+        graph.register_buffer(f"_bias_{count}", (weight.new_zeros(len(weight)) if bias is None else bias).detach().clone())
+        with graph.graph.inserting_before(node):
+            tensors = [graph.graph.get_attr(f"_{kind}_{count}") for kind in ("weight", "bias")]
+            plain = graph.graph.call_function(torch.conv2d, (x, *tensors, *rest))
+        replace(graph, node, plain)
+    return graph
+
+
+def convolution(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
+    """x, weight, bias, stride, padding, dilation, groups of a 2-d convolution with fixed weights; None for anything else."""
+    if node.op == "call_module":
+        m = graph.get_submodule(str(node.target))
+        if type(m) is not torch.nn.Conv2d or m.padding_mode != "zeros" or isinstance(m.padding, str):
+            return None
+        return node.args[0], m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups
+    if node.op != "call_function" or node.target is not torch.conv2d or node.kwargs:
+        return None
+    x, weight, bias, stride, padding, dilation, groups = cast_any((*node.args, *CONV_DEFAULTS[len(node.args) :]))
+    if isinstance(padding, str) or not fixed(weight) or not (bias is None or fixed(bias)):
+        return None
+    return x, value(graph, weight), None if bias is None else value(graph, bias), pair(stride), pair(padding), pair(dilation), groups
+
+
+def fold_padding(graph: fx.GraphModule) -> None:
+    """Zero padding of both sides alike, before a convolution, becomes the convolution's own."""
+    for node in conv_nodes(graph):
+        args = cast_any(node.args)
+        before = args[0]
+        if before.op != "call_module" or len(before.users) != 1:
+            continue
+        pad = graph.get_submodule(str(before.target))
+        if type(pad) is torch.nn.ZeroPad2d and pad.padding[0] == pad.padding[1] and pad.padding[2] == pad.padding[3] and min(pad.padding) >= 0:
+            own = args[4]
+            node.args = (before.args[0], *args[1:4], (own[0] + pad.padding[2], own[1] + pad.padding[0]), *args[5:])
+            graph.graph.erase_node(before)
+
+
+def fold_batch_norm(graph: fx.GraphModule) -> None:
+    """scale (w x + b - mean) + shift is a convolution too: scale w, and scale (b - mean) + shift."""
+    for node in conv_nodes(graph):
+        after = next(iter(node.users), None)
+        if after is None or len(node.users) != 1 or after.op != "call_module":
+            continue
+        norm = graph.get_submodule(str(after.target))
+        if type(norm) is not torch.nn.BatchNorm2d or norm.running_mean is None or norm.running_var is None:
+            continue
+        weight, bias = value(graph, node.args[1]), value(graph, node.args[2])
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps) * (1 if norm.weight is None else norm.weight.double())
+        shift = 0 if norm.bias is None else norm.bias.double()
+        with torch.no_grad():
+            weight.copy_(weight.double() * scale[:, None, None, None])
+            bias.copy_((bias.double() - norm.running_mean.double()) * scale + shift)
+        replace(graph, after, node)
+
+
+def merge_activations(graph: fx.GraphModule, dtype: torch.dtype) -> None:
+    """Rectify while the convolution's result is still in the cache: in one oneDNN operation where there is one, else in place."""
+    for node in conv_nodes(graph):
+        after = next(iter(node.users), None)
+        bounds = rectifier(graph, after) if after is not None and len(node.users) == 1 else None
+        with graph.graph.inserting_after(node):
+            if onednn(graph, node, dtype):
+                new = graph.graph.call_function(torch.ops.mkldnn._convolution_pointwise.default, pointwise(node, bounds))
+                replace(graph, node, new)
+            elif bounds is not None:
+                new = graph.graph.call_function(torch.clamp_, (node, *bounds))
+            else:
+                continue
+        if bounds is not None and after is not None:
+            replace(graph, after, new)
+
+
+def pointwise(node: fx.Node, bounds: tuple[float, float | None] | None) -> tuple[Any, ...]:
+    """The arguments of oneDNN's convolution with a rectifier."""
+    x, weight, bias, stride, padding, dilation, groups = cast_any(node.args)
+    name = "none" if bounds is None else "relu" if bounds[1] is None else "hardtanh"
+    return x, weight, bias, list(padding), list(stride), list(dilation), groups, name, list(bounds or ()) if name == "hardtanh" else [], ""
+
+
+def replace(graph: fx.GraphModule, old: fx.Node, new: Any) -> None:
+    old.replace_all_uses_with(new)
+    graph.graph.erase_node(old)
+
+
+def cast_any(x: Any) -> Any:
+    """fx types its arguments too loosely to be used."""
+    return x
+
+
+def pack_weights(graph: fx.GraphModule) -> None:
+    """Lay the weights out as oneDNN wants them, once and not at every call."""
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.mkldnn._convolution_pointwise.default and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight"):
+            _, weight, _, padding, stride, dilation, groups, *_ = cast_any(node.args)
+            packed = torch.ops.mkldnn._reorder_convolution_weight(value(graph, weight).contiguous(), padding, stride, dilation, groups, None)
+            setattr(graph, weight.target, packed)
+
+
+def rectifier(graph: fx.GraphModule, node: fx.Node) -> tuple[float, float | None] | None:
+    """The bounds of a ReLU (0, None) or ReLU6 (0, 6); None for anything else."""
+    if node.op == "call_module":
+        kind = type(graph.get_submodule(str(node.target)))
+        return {torch.nn.ReLU: (0.0, None), torch.nn.ReLU6: (0.0, 6.0)}.get(kind)
+    functional = torch.nn.functional
+    if node.op == "call_function" and node.target in (functional.relu, torch.relu, torch.relu_, functional.relu6):
+        return (0.0, 6.0) if node.target is functional.relu6 else (0.0, None)
+    if node.op == "call_method" and node.target in ("relu", "relu_"):
+        return (0.0, None)
+    return None
+
+
+def onednn(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> bool:
+    """Whether torch's own CPU operation for convolution with activation takes this one."""
+    on_cpu = value(graph, node.args[1]).device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and dtype in (torch.float32, torch.bfloat16) and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def conv_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph.graph.nodes if n.op == "call_function" and n.target is torch.conv2d and fixed(n.args[1])]
+
+
+def fixed(node: Any) -> bool:
+    """A tensor of the model, and not something computed."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def value(graph: fx.GraphModule, node: Any) -> torch.Tensor:
+    return operator.attrgetter(str(node.target))(graph)
+
+
+def pair(v: Any) -> tuple[int, int]:
+    return (v, v) if isinstance(v, int) else tuple(v)

@@ -1,0 +1,203 @@
+"""The second noun: the question. One number per input, and everything needed to ask for it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from askwhy.errors import ModelError, TargetError, near
+from askwhy.models import wrap
+from askwhy.models.base import Items, Model, show_shape
+
+Target = int | str | Callable[[Any], Any]
+
+
+@dataclass(eq=False)
+class Score:
+    """`x [m, ...] -> [m]` for each item. A target of None becomes the predicted class at the first answer."""
+
+    model: Model
+    items: Items
+    targets: list[int | Callable[[Any], Any] | None]
+    versus: list[int | Callable[[Any], Any]] | None = None
+    calls: int = 0  # inputs that the model was asked about
+    started: float = field(default_factory=time.perf_counter)
+    prediction: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n]: the score of each item as it is
+
+    def __post_init__(self) -> None:
+        self.prediction = np.full(len(self.items), np.nan)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def settle(self, outputs: Any, items: range) -> Any:
+        """Read the items' own answers, one row each: choose open targets, note predictions; the scores [k], differentiable."""
+        for row, i in enumerate(items):
+            if self.targets[i] is None:
+                check_scores(outputs, "None")
+                self.targets[i] = int(outputs[row].argmax())
+        check_rows(outputs, len(items))
+        scores = self.read(outputs, items)
+        found = as_floats(scores)
+        check_numbers(found, items)
+        self.prediction[items.start : items.stop] = found
+        return scores
+
+    def read(self, outputs: Any, items: Sequence[int]) -> Any:
+        """The scores [m] of outputs [m, ...], where row k belongs to item `items[k]`."""
+        first = items[0]
+        if all(self._question(i) == self._question(first) for i in items):
+            return self._read(outputs, first)
+        if not hasattr(outputs, "shape"):
+            raise TargetError(
+                f"the model returns a {type(outputs).__name__}, which cannot be split by item; ask with one target for all items, or one item at a time."
+            )
+        rows = [self._read(outputs[k : k + 1], i) for k, i in enumerate(items)]
+        return sys.modules["torch"].cat(rows) if hasattr(outputs, "detach") else np.concatenate(rows)
+
+    def _question(self, item: int) -> tuple[Any, Any]:
+        return self.targets[item], None if self.versus is None else self.versus[item]
+
+    def _read(self, outputs: Any, item: int) -> Any:
+        target, versus = self._question(item)
+        assert target is not None, "settle first"
+        value = pick(outputs, target)
+        return value if versus is None else value - pick(outputs, versus)
+
+    def predict(self) -> None:
+        """Ask the model about the items themselves, so that targets and predictions are known."""
+        if np.isnan(self.prediction).any():
+            with self.model.untouched():
+                for i in range(len(self)):
+                    own = self.items.slice(i, i + 1)
+                    out = self.model.outputs(own, own.batch)
+                    self.calls += 1
+                    self.settle(out, range(i, i + 1))
+
+    def evaluate(self, batch: Any, item: int, engine: Callable[[Any], Any] | None = None) -> np.ndarray:
+        """float64 [m]: the scores of perturbed inputs [m, ...] of one item. Raises ModelError on NaN."""
+        out = engine(batch) if engine else self.model.outputs(self.items, batch)
+        self.calls += len(batch)
+        check_rows(out, len(batch))
+        values = as_floats(self._read(out, item))
+        check_numbers(values, range(item, item + 1), "a perturbed input of ")
+        return values
+
+    def name(self, target: int | Callable[[Any], Any] | None) -> str:
+        """The label of a target, "class 3" without labels, or the function's name."""
+        if target is None:
+            return "the predicted class"
+        if callable(target):
+            return getattr(target, "__name__", type(target).__name__)
+        labels = self.model.labels
+        return labels[target] if labels and target < len(labels) else f"class {target}"
+
+
+def ask(model: Any, x: Any, target: Any = None, versus: Any = None) -> Score:
+    """The question that every method begins with: wrap the model, prepare x, resolve the target.
+
+    target: None (the predicted class), an index, a label, one of these per item, or a function `outputs -> [m]`.
+    versus: a second target that is subtracted. Raises TargetError, InputError, ModelError.
+    """
+    model = wrap(model)
+    items = model.prepare(x)
+    targets = one_per_item(target, len(items), model.labels, "target")
+    others = None if versus is None else one_per_item(versus, len(items), model.labels, "versus")
+    return Score(model, items, targets, others)  # type: ignore[arg-type]
+
+
+def one_per_item(target: Any, n: int, labels: Sequence[str] | None, what: str) -> list[Any]:
+    """Repeat one target for all items, or check a list of them."""
+    if isinstance(target, np.ndarray) or (hasattr(target, "tolist") and not callable(target)):
+        target = target.tolist()
+    if isinstance(target, (list, tuple)):
+        if len(target) != n:
+            raise TargetError(f"{what}= has {len(target)} entries for {n} items; give one per item, or a single one.")
+        return [resolve(t, labels, what) for t in target]
+    return [resolve(target, labels, what)] * n
+
+
+def resolve(target: Any, labels: Sequence[str] | None, what: str) -> Any:
+    """A label becomes its index; None, indices and functions stay."""
+    if isinstance(target, str):
+        return find_label(target, labels, what)
+    if isinstance(target, (bool, np.bool_)) or not (target is None or callable(target) or isinstance(target, (int, np.integer))):
+        raise TargetError(f"{what}={target!r} is a {type(target).__name__}; give an index, a label, or a function of the model's output.")
+    if isinstance(target, np.integer):
+        return int(target)
+    if isinstance(target, int) and target < 0:
+        raise TargetError(f"{what}={target}: classes are counted from 0.")
+    return target
+
+
+def find_label(name: str, labels: Sequence[str] | None, what: str) -> int:
+    """The index of a label; an exact match first, then without regard to case."""
+    if labels is None:
+        raise TargetError(f"{what}={name!r}: this model has no labels; give an index, or wrap(model, labels=[...]).")
+    found = [i for i, label in enumerate(labels) if label == name] or [i for i, label in enumerate(labels) if label.lower() == name.lower()]
+    if len(found) > 1:
+        raise TargetError(f"{what}={name!r} names the classes {found}; give the index of the one you mean.")
+    if not found:
+        raise TargetError(f"{what}={name!r} is no class of this model; {near(name, list(labels))}")
+    return found[0]
+
+
+def pick(outputs: Any, target: int | Callable[[Any], Any]) -> Any:
+    """One number per row of the outputs."""
+    if callable(target):
+        value = target(outputs)
+        shape = getattr(value, "shape", None)
+        rows = len(outputs) if hasattr(outputs, "shape") else None
+        if shape is None or len(shape) != 1 or (rows is not None and shape[0] != rows):
+            raise TargetError(
+                f"the target {getattr(target, '__name__', target)!r} returned {show_shape(value) if shape is not None else type(value).__name__}; it has to return one number per input, [{rows or 'm'}]."
+            )
+        return value
+    check_scores(outputs, str(target))
+    if target >= outputs.shape[1]:
+        raise TargetError(f"target={target}: the model has {outputs.shape[1]} outputs, 0 to {outputs.shape[1] - 1}.")
+    return outputs[:, target]
+
+
+def check_scores(outputs: Any, target: str) -> None:
+    """An index needs scores [m, k]."""
+    if not hasattr(outputs, "shape") or len(outputs.shape) not in (1, 2):
+        got = show_shape(outputs) if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
+        raise TargetError(
+            f"target={target} needs scores [n, classes], but the model returns {got}; wrap(model, output=...) chooses among several outputs, or give a function as the target."
+        )
+
+
+def check_rows(outputs: Any, rows: int) -> None:
+    """The model answers once for each input."""
+    if hasattr(outputs, "shape") and (len(outputs.shape) == 0 or outputs.shape[0] != rows):
+        raise ModelError(
+            f"the model answered {rows} inputs with an output of shape {show_shape(outputs)}; the first axis has to count the inputs (a single item is x[None])."
+        )
+
+
+def check_numbers(values: np.ndarray, items: range, where: str = "") -> None:
+    """Refuse to explain NaN or infinity."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        k = int(bad.argmax())
+        raise ModelError(
+            f"the model's score is {values[k]} on {where}item {items[min(k, len(items) - 1)]}; an explanation of it would mean nothing. Check the input's scale and the weights."
+        )
+
+
+def as_floats(values: Any) -> np.ndarray:
+    """float64, from any library and device."""
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model returned {np.asarray(values).dtype} and not numbers; for a classifier use predict_proba, or return scores."
+        ) from error

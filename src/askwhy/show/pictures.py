@@ -1,0 +1,135 @@
+"""Heat maps over pictures and signed bars, from plain arrays. Red speaks for, blue against, white is zero."""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = "RdBu_r"  # safe for colour-blind eyes, white in the middle
+FOR, AGAINST = "#b2182b", "#2166ac"  # the ends of that scale
+
+
+@cache
+def fonts() -> list[str]:
+    """The usual font, then one with Chinese, Japanese and Korean signs if the machine has any."""
+    from matplotlib import font_manager
+
+    wanted = (
+        "Noto Sans CJK SC",
+        "Noto Sans CJK JP",
+        "Source Han Sans SC",
+        "WenQuanYi Zen Hei",
+        "WenQuanYi Micro Hei",
+        "Microsoft YaHei",
+        "SimHei",
+        "PingFang SC",
+        "Arial Unicode MS",
+    )
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in wanted if name in installed][:1]]
+
+
+def new_axes(width: float = 5.0, height: float = 4.0) -> Axes:
+    """Axes of a figure that no window knows, on white, so that a dark notebook can show it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white").add_subplot()
+
+
+def limit(values: np.ndarray) -> float:
+    """The end of a symmetric scale; 1 where all values are zero."""
+    top = float(np.nanmax(np.abs(values))) if values.size else 0.0
+    return top if np.isfinite(top) and top > 0 else 1.0
+
+
+def heatmap(
+    values: np.ndarray, picture: np.ndarray | None = None, ax: Axes | None = None, *, title: str = "", unit: str = "change of the score"
+) -> Axes:
+    """A map [h, w] over its picture [h, w, 3]; strong values hide the picture, values near zero let it through."""
+    ax = ax or new_axes()
+    top, signed = limit(values), bool((values < 0).any())
+    if picture is not None:
+        grey = picture.mean(2).astype(float)
+        ax.imshow(grey, cmap="gray", vmin=-255, vmax=255, extent=extent(values))  # paler, so that the colours lead
+    alpha = 1.0 if picture is None else (np.abs(values) / top) ** 0.5 * 0.85
+    shown = ax.imshow(values, cmap=COLOURS, vmin=-top, vmax=top, alpha=alpha, extent=extent(values), interpolation="nearest")
+    ax.set_xticks([]), ax.set_yticks([])
+    ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
+    scale = ax.figure.colorbar(scale_of(shown), ax=ax, fraction=0.046, pad=0.03)
+    scale.set_label(unit, fontsize=8)
+    scale.ax.tick_params(labelsize=8)
+    if not signed:
+        scale.ax.set_ylim(0, top)
+    return ax
+
+
+def scale_of(shown: Any) -> Any:
+    """A colour scale without the transparency of the picture."""
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+
+
+def extent(values: np.ndarray) -> tuple[float, float, float, float]:
+    height, width = values.shape
+    return (0.0, float(width), float(height), 0.0)
+
+
+def bars(
+    values: np.ndarray, names: Sequence[str], std_error: np.ndarray | None = None, ax: Axes | None = None, *,
+    title: str = "", most: int = 15, unit: str = "change of the score",
+) -> Axes:  # fmt: skip
+    """Signed horizontal bars, largest magnitude on top, with 95 % error bars where a standard error is known."""
+    order = np.argsort(-np.abs(values), kind="stable")[:most]
+    ax = ax or new_axes(6.0, 0.9 + 0.32 * len(order))
+    at = np.arange(len(order))
+    error = None if std_error is None else 1.96 * np.nan_to_num(std_error[order])
+    ax.barh(at, values[order], xerr=error, color=[FOR if v > 0 else AGAINST for v in values[order]], ecolor="0.35", capsize=2)
+    ax.set_yticks(at, [wrapped(names[k], 34) for k in order], fontsize=9, fontfamily=fonts())
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    rest = f" ({len(values) - len(order)} smaller ones not shown)" if len(values) > len(order) else ""
+    ax.set_xlabel(unit + rest, fontsize=9)
+    ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def overlay(values: np.ndarray) -> np.ndarray:
+    """A map as a picture with transparency, uint8 [h, w, 4], to lay over a photo."""
+    from matplotlib import colormaps
+
+    strength = np.abs(values) / limit(values)
+    rgba = colormaps[COLOURS](0.5 + 0.5 * values / limit(values))
+    rgba[..., 3] = strength**0.5
+    return (rgba * 255).round().astype(np.uint8)
+
+
+def as_data_uri(shown: Axes | np.ndarray) -> str:
+    """Axes or pixels as a PNG that stands inside an HTML file."""
+    buffer = io.BytesIO()
+    if isinstance(shown, np.ndarray):
+        from PIL import Image
+
+        Image.fromarray(shown).save(buffer, format="PNG", optimize=True)
+    else:
+        from matplotlib.figure import Figure
+
+        figure = shown.figure
+        assert isinstance(figure, Figure)
+        figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def wrapped(text: str, width: int = 46) -> str:
+    """Long names on several lines."""
+    return "\n".join(textwrap.wrap(text, width)) or text

@@ -1,0 +1,70 @@
+"""The fifth noun: read or edit what a layer gives, inside a `with` block; always undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from askwhy._lazy import lazy
+from askwhy.errors import LayerError, near
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch", "torch")
+
+
+def find_layer(net: torch.nn.Module, layer: Any) -> tuple[str, torch.nn.Module]:
+    """A layer by name or module -> (name, module). Raises LayerError with near names."""
+    modules = dict(net.named_modules())
+    if isinstance(layer, str):
+        if layer not in modules:
+            raise LayerError(f"layer={layer!r}: the model has no such layer; {near(layer, [n for n in modules if n])}")
+        return layer, modules[layer]
+    for name, module in modules.items():
+        if module is layer:
+            return name, module
+    raise LayerError(f"layer= is a {type(layer).__name__} that is no part of this model; give a module of it, or its name.")
+
+
+@contextmanager
+def tap(
+    net: torch.nn.Module, layers: Sequence[Any], edit: Callable[[str, torch.Tensor], torch.Tensor | None] | None = None
+) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Inside the block, each layer's outputs are kept under its name, in the order of its calls.
+
+    edit(name, output) may return another tensor for the model to go on with. The model goes on with a copy, so that a
+    later in-place operation does not change what is kept. Example: `with tap(net, ["conv1"]) as seen: net(x)`.
+    """
+    found = [find_layer(net, layer) for layer in layers]
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name, _ in found}
+    handles = []
+
+    def hook_for(name: str) -> Callable[..., torch.Tensor | None]:
+        def hook(module: torch.nn.Module, args: Any, out: Any) -> torch.Tensor | None:
+            if not isinstance(out, torch.Tensor):
+                raise LayerError(f"layer {name!r} gives a {type(out).__name__} and not one tensor; choose a layer inside it.")
+            changed = edit(name, out) if edit else None
+            out = out if changed is None else changed
+            seen[name].append(out)
+            return out.clone()
+
+        return hook
+
+    try:
+        for name, module in found:
+            handles.append(module.register_forward_hook(hook_for(name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def once(seen: dict[str, list[torch.Tensor]], name: str) -> torch.Tensor:
+    """The one output of a layer. Raises LayerError if the layer did not run, or ran several times."""
+    outs = seen[name]
+    if len(outs) != 1:
+        why = "did not run in this forward pass" if not outs else f"runs {len(outs)} times in one forward pass, so its output is not one map"
+        raise LayerError(f"layer {name!r} {why}; name another layer.")
+    return outs[0]

