@@ -26,9 +26,7 @@ def state(net: nn.Module) -> dict[str, object]:
         "requires_grad": [p.requires_grad for p in net.parameters()],
         "grad": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
         "training": [m.training for m in net.modules()],
-        "hooks": [
-            len(d) for m in net.modules() for d in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
-        ],
+        "hooks": [len(d) for m in net.modules() for d in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)],
         "attributes": [sorted(vars(m)) for m in net.modules()],
         "inplace": [getattr(m, "inplace", None) for m in net.modules()],
         "rng": torch.get_rng_state(),
@@ -299,7 +297,12 @@ def test_every_plot_takes_and_returns_axes(name, net, x):
 
 def test_the_table_of_methods_names_the_fields_classification():
     found = {m.name: m for m in aw.methods()}
-    assert (found["lime"].scope, found["lime"].when, found["lime"].access, found["lime"].needs) == ("local", "post hoc", "model-agnostic", "predictions")
+    assert (found["lime"].scope, found["lime"].when, found["lime"].access, found["lime"].needs) == (
+        "local",
+        "post hoc",
+        "model-agnostic",
+        "predictions",
+    )
     assert found["grad_cam"].access == "model-specific"
     assert "model-agnostic" in repr(aw.methods())
 

@@ -37,6 +37,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    globals()[name] = found = _find(name)  # so that the next access is an ordinary one
+    return found
+
+
+def _find(name: str) -> Any:
     if name in ("errors", "zoo"):
         return importlib.import_module(f"askwhy.{name}")
     if name in _MODULE_OF:

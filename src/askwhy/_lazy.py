@@ -25,4 +25,6 @@ class lazy:
         self._name, self._extra = name, extra
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(load(self._name, self._extra), attribute)
+        found = getattr(load(self._name, self._extra), attribute)
+        self.__dict__[attribute] = found  # found at once the next time
+        return found

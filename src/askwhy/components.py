@@ -19,6 +19,7 @@ class Components:
     names: tuple[str, ...]  # d
     labels: np.ndarray | None = None  # int [h, w] or [features]: the component of each position
     windows: tuple[np.ndarray, np.ndarray] | None = None  # bool [rows, h] and [columns, w]: window (i, j) is their product
+    tiles: bool = False  # places on a fixed grid, which are read as a map, and not things in the picture
     channel_axis: int | None = None  # of the item: 0 for [c, h, w], 2 for [h, w, c], None where there is none
 
     def __len__(self) -> int:
@@ -26,26 +27,29 @@ class Components:
 
     def present(self, z: np.ndarray) -> np.ndarray:
         """z [m, d] -> bool, broadcastable to [m, *item]: a position is absent when any component that covers it is."""
-        if self.labels is not None:
-            shown = z[:, self.labels]
-        else:
-            rows, columns = self._windows()
-            gone = ~z.reshape(len(z), len(rows), len(columns))
-            shown = rows.T @ (gone @ columns) < 0.5  # [m, h, w]
+        shown = z[:, self.labels] if self.labels is not None else self._uncovered(~z)
         return shown if self.channel_axis is None else np.expand_dims(shown, self.channel_axis + 1)
+
+    def _uncovered(self, gone: np.ndarray) -> np.ndarray:
+        """gone [m, d] -> bool [m, h, w]: the positions that no absent window covers.
+
+        A matrix product would be shorter than the loop, but its threads would fight with those of the model.
+        """
+        assert self.windows is not None
+        (top, bottom), (left, right) = ((w.argmax(1), w.shape[1] - w[:, ::-1].argmax(1)) for w in self.windows)
+        shown = np.ones((len(gone), *(w.shape[1] for w in self.windows)), dtype=bool)
+        for k, r, c in zip(*np.nonzero(gone.reshape(len(gone), len(top), len(left))), strict=True):
+            shown[k, top[r] : bottom[r], left[c] : right[c]] = False
+        return shown
 
     def paint(self, values: np.ndarray) -> np.ndarray:
         """values [d] -> the item's grid; where windows overlap, the mean of those that cover the position."""
         if self.labels is not None:
             return values[self.labels]
-        rows, columns = self._windows()
+        assert self.windows is not None
+        rows, columns = (w.astype(np.float64) for w in self.windows)
         total = rows.T @ values.reshape(len(rows), len(columns)) @ columns  # [h, w]
         return total / np.outer(rows.sum(0), columns.sum(0))
-
-    def _windows(self) -> tuple[np.ndarray, np.ndarray]:
-        assert self.windows is not None
-        rows, columns = self.windows
-        return rows.astype(np.float32), columns.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def from_labels(labels: np.ndarray, items: Items) -> Components:
         names = tuple(f"region {k} ({place_of(numbered == k)})" for k in range(len(found)))
     else:
         names = tuple(f"region {k}" for k in range(len(found)))
-    return Components(names, numbered, None, axis)
+    return Components(names, numbered, channel_axis=axis)
 
 
 def grid_of(items: Items) -> tuple[tuple[int, ...], int | None]:
@@ -159,14 +163,14 @@ def _grid(items: Items, i: int, size: tuple[int, int], stride: tuple[int, int]) 
     grid, axis = grid_of(items)
     if size == stride == (1, 1):
         labels = np.arange(int(np.prod(grid))).reshape(grid)
-        return Components(tuple(f"pixel {', '.join(map(str, at))}" for at in np.ndindex(grid)), labels, None, axis)
+        return Components(tuple(f"pixel {', '.join(map(str, at))}" for at in np.ndindex(grid)), labels, tiles=True, channel_axis=axis)
     if len(grid) != 2:
         raise InputError(f"patches need a picture, but an item has the shape {list(items.batch.shape[1:])}.")
     if size[0] > grid[0] or size[1] > grid[1]:
         raise InputError(f"patches of {size[0]} x {size[1]} do not fit into an input of {grid[0]} x {grid[1]}; choose a smaller size=.")
     rows, columns = (_windows(length, s, t) for length, s, t in zip(grid, size, stride, strict=True))
     names = tuple(f"rows {_span(r)}, columns {_span(c)}" for r in rows for c in columns)
-    return Components(names, None, (rows, columns), axis)
+    return Components(names, None, (rows, columns), tiles=True, channel_axis=axis)
 
 
 def _windows(length: int, size: int, stride: int) -> np.ndarray:
@@ -191,7 +195,7 @@ def _features(items: Items, groups: Any) -> Components:
         raise InputError(f"features need a table [n, d], but an item has the shape {list(grid)}.")
     names = items.names or tuple(f"feature {k}" for k in range(grid[0]))
     if groups is None:
-        return Components(names, np.arange(grid[0]), None, None)
+        return Components(names, np.arange(grid[0]))
     if not isinstance(groups, dict):
         groups = {" + ".join(names[_column(c, names)] for c in group): group for group in groups}
     labels = np.full(grid[0], -1)
@@ -206,7 +210,7 @@ def _features(items: Items, groups: Any) -> Components:
     for alone in np.flatnonzero(labels < 0):
         labels[alone] = len(titles)
         titles.append(names[alone])
-    return Components(tuple(titles), labels, None, None)
+    return Components(tuple(titles), labels)
 
 
 def _column(column: int | str, names: Sequence[str]) -> int:

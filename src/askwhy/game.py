@@ -12,7 +12,7 @@ import numpy as np
 
 from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
-from askwhy.models.base import is_out_of_memory, to_numpy
+from askwhy.models.base import is_out_of_memory
 from askwhy.score import Score
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
@@ -57,7 +57,7 @@ def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> 
             raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
         return BatchSize(int(wanted), int(wanted), fixed=True)
     batch = score.items.batch
-    each = max(to_numpy(batch[:1]).nbytes, 1)
+    each = max(int(batch[:1].nbytes), 1)
     on_gpu = getattr(getattr(batch, "device", None), "type", "cpu") != "cpu"
     per_call = "gradients" not in score.model.offers or on_gpu  # each call costs much, whatever its size
     start = int(np.clip((2**24 if per_call else 2**20) // each, 4, 1024))
@@ -96,10 +96,11 @@ class Game:
 
     def __init__(
         self, score: Score, item: int, components: Components, absent: np.ndarray, *,
-        batch_size: int | str = "auto", tick: Progress | None = None, precision: str = "float32",
+        batch_size: int | str = "auto", tick: Progress | None = None, total: int | None = None, precision: str = "float32",
     ) -> None:  # fmt: skip
         self.score, self.item, self.components, self.tick = score, item, components, tick
         self.batch_size, self.precision = batch_size, precision
+        self.total, self._done = total, 0  # how many z will be asked in all, where that is known, for the progress
         self.deviation: float | None = None  # of the scores in another precision, measured on a few samples
         self._x = score.items.batch[item]
         self._absent = self._like(absent)  # [k, *item]
@@ -128,7 +129,7 @@ class Game:
 
         total, model = len(z) * k, self.score.model
         with model.untouched():
-            samples = show(np.linspace(0, total - 1, min(total, 4)).astype(int))
+            samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 8)).astype(int))
             engine, name = model.engine(self.score.items, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
                 self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
@@ -136,8 +137,15 @@ class Game:
             def work(start: int, stop: int) -> np.ndarray:
                 return self.score.evaluate(show(np.arange(start, stop)), self.item, engine)
 
-            values = in_chunks(total, work, batch_size_for(self.score, self.batch_size, name), self.tick)
+            values = in_chunks(total, work, batch_size_for(self.score, self.batch_size, name), self._progress(k))
+        self._done += total
         return values.reshape(len(z), k).mean(1)
+
+    def _progress(self, k: int) -> Progress | None:
+        tick, before, whole = self.tick, self._done, self.total
+        if tick is None:
+            return None
+        return lambda done, total: tick(before + done, total if whole is None else whole * k)
 
     def _read(self, engine: Any, batch: Any) -> np.ndarray:
         calls = self.score.calls

@@ -47,8 +47,8 @@ def rules(net: torch.nn.Module, table: Mapping[str, Rule]) -> Iterator[Record]:
     Refuses with UnsupportedError what cannot be intercepted: torch.jit modules here; no_grad around a ruled operation
     while it happens; what bypassed the rules when `check_graph` is called. Example: `with rules(net, GUIDED) as record:`.
     """
-    scripted = next((name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
-    if scripted:
+    if any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
+        scripted = next(name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule))
         raise UnsupportedError(f"{scripted} is a torch.jit module, whose operations cannot be intercepted; give the nn.Module that it was made from.")
     record = Record()
     with _mode(table, record):
@@ -70,7 +70,8 @@ def _mode(table: Mapping[str, Rule], record: Record) -> Any:
                 return op(*args, **kwargs)
             if not torch.is_grad_enabled():
                 raise UnsupportedError(
-                    f"the model runs {name} under torch.no_grad (a reentrant checkpoint, or a trick), so no rule can reach it; use checkpoint(..., use_reentrant=False), or remove no_grad."
+                    f"the model runs {name} without gradients (an autograd.Function, a reentrant checkpoint or a no_grad block), so no rule can reach it; "
+                    "write it with ordinary operations, use checkpoint(..., use_reentrant=False), or ask with occlusion or lime."
                 )
             view = args[0] if isinstance(args[0], torch.Tensor) and args[0]._is_view() else None
             if view is not None:  # an in-place operation on a view would lose the hook: work on a copy and write it back
@@ -81,7 +82,7 @@ def _mode(table: Mapping[str, Rule], record: Record) -> Any:
                 out = op(*args, **kwargs)
             if isinstance(out, torch.Tensor) and out.grad_fn is not None:
                 record.nodes.append(out.grad_fn)
-                record.ruled[name] += meant
+                record.ruled.update([name] if meant else [])
             return view.copy_(out) if view is not None and out is args[0] else out
 
     return Mode()

@@ -17,12 +17,13 @@ else:
 
 def find_layer(net: torch.nn.Module, layer: Any) -> tuple[str, torch.nn.Module]:
     """A layer by name or module -> (name, module). Raises LayerError with near names."""
-    modules = dict(net.named_modules())
     if isinstance(layer, str):
-        if layer not in modules:
-            raise LayerError(f"layer={layer!r}: the model has no such layer; {near(layer, [n for n in modules if n])}")
-        return layer, modules[layer]
-    for name, module in modules.items():
+        try:
+            return layer, net.get_submodule(layer)
+        except AttributeError as error:
+            known = [name for name, _ in net.named_modules() if name]
+            raise LayerError(f"layer={layer!r}: the model has no such layer; {near(layer, known)}") from error
+    for name, module in net.named_modules():
         if module is layer:
             return name, module
     raise LayerError(f"layer= is a {type(layer).__name__} that is no part of this model; give a module of it, or its name.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from askwhy.components import grid_of
 from askwhy.errors import LayerError, UnsupportedError
 from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
-from askwhy.local.gradient import grad_mode, need_torch
+from askwhy.local.gradient import differentiate, grad_mode, need_torch
 from askwhy.models.base import show_shape, to_numpy
+from askwhy.models.torch_module import TorchModel
 from askwhy.registry import method
 from askwhy.rules import key_of
 from askwhy.score import ask
@@ -50,12 +51,12 @@ def grad_cam(
     found: list[str] = []
 
     def work(start: int, stop: int) -> np.ndarray:
-        with feature_maps(wrapped.net, wanted) as maps_by_name:
+        with feature_maps(wrapped, wanted) as maps_by_name:
             scores = score.settle(wrapped.forward(score.items.batch[start:stop].clone()), range(start, stop))
         score.calls += stop - start
         maps = maps_by_name()
         found[:] = list(maps)
-        grads = torch.autograd.grad(scores.sum(), list(maps.values()), allow_unused=True)
+        grads = differentiate(scores, list(maps.values()))
         heat = [weighted(a, g, name) for (name, a), g in zip(maps.items(), grads, strict=True)]
         return to_numpy(torch.stack([enlarge(h, grid) for h in heat]).mean(0) if resize else same_grid(heat))
 
@@ -65,13 +66,13 @@ def grad_cam(
 
 
 @contextmanager
-def feature_maps(net: torch.nn.Module, names: list[str]) -> Iterator[Callable[[], dict[str, torch.Tensor]]]:
+def feature_maps(model: TorchModel, names: list[str]) -> Iterator[Callable[[], dict[str, torch.Tensor]]]:
     """Run the model inside the block; afterwards the function gives the maps of the named layers, or the last one."""
     if names:
-        with tap(net, names, edit=lambda _, out: differentiable(out)) as seen:
+        with tap(model.net, names, edit=lambda _, out: differentiable(out)) as seen:
             yield lambda: {name: once(seen, name) for name in names}
     else:
-        with last_map() as last:
+        with last_map(model) as last:
             yield lambda: {last.name: last.map}  # type: ignore[dict-item]
 
 
@@ -109,25 +110,54 @@ class LastMap:
 
     map: torch.Tensor | None = None
     name: str = ""
+    weight: torch.Tensor | None = None
     attention: bool = False
 
     def follow(self, key: str, args: tuple[Any, ...], out: Any) -> None:
         self.attention |= key in ATTENTION
-        if not isinstance(out, torch.Tensor) or self.map is None or out is self.map:
-            return
-        if out.ndim == 4 and out.shape == self.map.shape and any(a is self.map for a in _tensors(args)) and not key.endswith(("pool2d", "_get__")):
+        if not isinstance(out, torch.Tensor) or self.map is None or out is self.map or out._is_view():
+            return  # a view is written through: the map itself changes with it
+        if out.ndim == 4 and out.shape == self.map.shape and any(a is self.map for a in _tensors(args)) and not key.endswith(("pool2d", "get")):
             self.map, self.name = out, f"{self.name} > {key}"
 
-    def begin(self, key: str, out: torch.Tensor) -> None:
-        self.map, self.name, self.attention = out, key, False
+    def begin(self, key: str, weight: torch.Tensor, out: torch.Tensor) -> None:
+        self.map, self.name, self.weight, self.attention = out, key, weight, False
 
 
 @contextmanager
-def last_map() -> Iterator[LastMap]:
-    """Inside the block, follow the convolutions of a forward pass; gradients are recorded from the last one on."""
-    from torch.overrides import TorchFunctionMode
+def last_map(model: TorchModel) -> Iterator[LastMap]:
+    """Inside the block, follow the convolutions of a forward pass; gradients are recorded from the last one on.
 
-    last = LastMap()
+    Which module holds the last convolution is kept for the next time, when everything before it runs unwatched.
+    """
+    last, stack, owner = LastMap(), ExitStack(), model.memory.get("last convolution")
+    watch = following(last)
+
+    def begin(*_: Any) -> None:
+        if last.map is None:
+            stack.enter_context(watch)
+
+    with stack:
+        if owner is None:
+            begin()
+        else:
+            stack.callback(owner.register_forward_pre_hook(begin).remove)
+        yield last
+    if last.map is None:
+        model.memory.pop("last convolution", None)
+        raise LayerError("the model has no convolution with a feature map; name a layer with layer=, or use occlusion or lime.")
+    if last.attention:
+        raise UnsupportedError(
+            "the model attends after its last convolution, whose map is not what the answer is made from; name a layer with layer=."
+        )
+    if owner is None:
+        holders = (m for m in model.net.modules() if any(p is last.weight for p in m._parameters.values()))
+        model.memory["last convolution"] = next(holders, None)
+
+
+def following(last: LastMap) -> Any:
+    """The mode that tells `last` of every operation."""
+    from torch.overrides import TorchFunctionMode
 
     class Follow(TorchFunctionMode):
         def __torch_function__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -139,18 +169,11 @@ def last_map() -> Iterator[LastMap]:
             # gradients begin at this convolution's weight, so that nothing before it is kept, and in-place steps may follow
             out = op(args[0].detach(), args[1].detach().requires_grad_(), *args[2:], **kwargs)
             if out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
-                last.begin(key, out)
+                last.begin(key, args[1], out)
                 return out
             return op(*args, **kwargs)
 
-    with Follow():
-        yield last
-    if last.map is None:
-        raise LayerError("the model has no convolution with a feature map; name a layer with layer=, or use occlusion or lime.")
-    if last.attention:
-        raise UnsupportedError(
-            "the model attends after its last convolution, whose map is not what the answer is made from; name a layer with layer=."
-        )
+    return Follow()
 
 
 def _tensors(args: Any) -> Iterator[Any]:

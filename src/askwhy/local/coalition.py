@@ -40,19 +40,31 @@ def occlusion(
         raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
     chosen = _boxes(score.items.batch.shape, size, stride) if boxed else recipe(components, score.items)
     score.predict()
-    drops, parts, names = [], [], set()
+    drops, parts, names, deviation = [], [], set(), 0.0
     with progress_of(progress, "occlusion") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
             found = chosen.make(score.items, i)
             rows, name = absent(baseline if background is None else background, score.items, i, found, seed)
-            v = Game(score, i, found, rows, batch_size=batch_size, tick=count, precision=precision)
-            drops.append(score.prediction[i] - v(~np.eye(len(found), dtype=bool)))
+            v = Game(score, i, found, rows, batch_size=batch_size, tick=count, total=len(found), precision=precision)
+            drops.append(score.prediction[i] - without_each(v))
+            deviation = max(deviation, v.deviation or 0.0)
             parts.append(found)
             names.add(name)
     params = {"components": chosen.text, "baseline": ", ".join(sorted(names))}
-    if parts[0].windows is not None:
-        return answer(score, np.stack([p.paint(d) for p, d in zip(parts, drops, strict=True)]), params=params)
-    return answer(score, pad(drops), components=parts, params=params)
+    details = {"bfloat16_deviation": deviation} if precision != "float32" else {}
+    if parts[0].tiles:
+        return answer(score, np.stack([p.paint(d) for p, d in zip(parts, drops, strict=True)]), params=params, details=details)
+    return answer(score, pad(drops), components=parts, params=params, details=details)
+
+
+def without_each(v: Game, block: int = 4096) -> np.ndarray:
+    """v(all but i) for each component i, in blocks, since z for every pixel of a photo would fill the memory."""
+    found = []
+    for start in range(0, len(v), block):
+        z = np.ones((min(block, len(v) - start), len(v)), dtype=bool)
+        z[np.arange(len(z)), start + np.arange(len(z))] = False
+        found.append(v(z))
+    return np.concatenate(found)
 
 
 def _boxes(shape: Any, size: Any, stride: Any) -> Any:

@@ -12,7 +12,7 @@ from askwhy._lazy import lazy
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
-from askwhy.models.base import to_numpy
+from askwhy.models.base import is_out_of_memory, to_numpy
 from askwhy.registry import method, plain
 from askwhy.score import Score, ask
 
@@ -168,13 +168,24 @@ def gradients(
                 )
             if check is not None:
                 check(scores, record)
-            (found,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+            (found,) = differentiate(scores, [leaf])
         if found is None:
             raise UnsupportedError("the score does not depend on the input at all; check the target.")
         return to_numpy(found)
 
     with model.untouched(), grad_mode(), progress_of(progress, "gradients") as tick:
         return in_chunks(len(score), work, batch_size_for(score, batch_size, "backward"), tick)
+
+
+def differentiate(scores: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """The gradient of each item's own score; None for an input that the scores do not depend on."""
+    try:
+        return torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        remedy = "use checkpoint(..., use_reentrant=False)" if "reentrant" in str(error) else "use occlusion or lime, which need no gradient"
+        raise UnsupportedError(f"the model cannot be differentiated: {str(error).splitlines()[0][:200]}; {remedy}.") from error
 
 
 def grad_mode() -> AbstractContextManager[Any]:

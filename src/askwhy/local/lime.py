@@ -47,7 +47,8 @@ def lime(
             rows, name = absent(baseline, score.items, i, found, seed)
             z, weight = neighbours(len(found), samples, width, sampling, np.random.default_rng([seed, i]))
             v = Game(score, i, found, rows, batch_size=batch_size, tick=count, precision=precision)
-            fits.append(fit(z, v(z), weight, num_features, selection, ridge))
+            fitted = fit(z, v(z), weight, num_features, selection, ridge)
+            fits.append({**fitted, "deviation": v.deviation})
             parts.append(found)
             names.add(name)
     return answer(
@@ -57,7 +58,11 @@ def lime(
         base_value=np.array([f["intercept"] for f in fits]),
         components=parts,
         params={"components": chosen.text, "baseline": ", ".join(sorted(names))},
-        details={"fidelity": tuple(f["fidelity"] for f in fits), "selected": tuple(f["selected"] for f in fits)},
+        details={
+            "fidelity": tuple(f["fidelity"] for f in fits),
+            "selected": tuple(f["selected"] for f in fits),
+            **({"bfloat16_deviation": max(f["deviation"] for f in fits)} if precision != "float32" else {}),
+        },
     )
 
 

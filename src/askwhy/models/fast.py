@@ -96,17 +96,34 @@ def convolution(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
 
 
 def fold_padding(graph: fx.GraphModule) -> None:
-    """Zero padding of both sides alike, before a convolution, becomes the convolution's own."""
+    """Zero padding before a convolution becomes the convolution's own.
+
+    Where the sides differ, the padding is the larger one on both, and the kernel gets zeros on the smaller one's side.
+    """
     for node in conv_nodes(graph):
-        args = cast_any(node.args)
-        before = args[0]
-        if before.op != "call_module" or len(before.users) != 1:
+        x, weight, bias, stride, own, dilation, groups = cast_any(node.args)
+        sides = zero_padding(graph, x) if len(x.users) == 1 else None
+        if sides is None or (tuple(dilation) != (1, 1) and (sides[0] != sides[1] or sides[2] != sides[3])):
             continue
-        pad = graph.get_submodule(str(before.target))
-        if type(pad) is torch.nn.ZeroPad2d and pad.padding[0] == pad.padding[1] and pad.padding[2] == pad.padding[3] and min(pad.padding) >= 0:
-            own = args[4]
-            node.args = (before.args[0], *args[1:4], (own[0] + pad.padding[2], own[1] + pad.padding[0]), *args[5:])
-            graph.graph.erase_node(before)
+        left, right, top, bottom = sides
+        across, down = max(left, right), max(top, bottom)
+        kernel = torch.nn.functional.pad(value(graph, weight), (across - left, across - right, down - top, down - bottom))
+        setattr(graph, weight.target, kernel)
+        node.args = (x.args[0], weight, bias, stride, (own[0] + down, own[1] + across), dilation, groups)
+        graph.graph.erase_node(x)
+
+
+def zero_padding(graph: fx.GraphModule, node: fx.Node) -> tuple[int, int, int, int] | None:
+    """Left, right, top, bottom of a step that pads pictures with zeros; None for any other step."""
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        sides = module.padding if type(module) is torch.nn.ZeroPad2d else None
+    elif node.target is torch.nn.functional.pad and not node.kwargs and (len(node.args) == 2 or node.args[2:] in (("constant",), ("constant", 0))):
+        sides = cast_any(node.args[1])
+    else:
+        return None
+    fits = isinstance(sides, (tuple, list)) and len(sides) == 4 and all(isinstance(s, int) and s >= 0 for s in sides)
+    return tuple(sides) if fits else None  # type: ignore[arg-type,return-value]
 
 
 def fold_batch_norm(graph: fx.GraphModule) -> None:

@@ -114,13 +114,14 @@ def from_values(x: np.ndarray) -> np.ndarray | None:
     """A viewable picture, uint8 [h, w, 3], of a model input [c, h, w] or [h, w, c]; contrast stretched when not in 0..1 or 0..255."""
     if x.ndim != 3:
         return None
-    x = x.transpose(1, 2, 0) if x.shape[0] in (1, 3) else x
-    if x.shape[-1] not in (1, 3):
+    if x.shape[0] not in (1, 3) and x.shape[-1] not in (1, 3):
         return None
     low, high = float(x.min()), float(x.max())
     if x.dtype == np.uint8 or (low >= 0 and 1 < high <= 255):
         low, high = 0, 255
     elif low >= 0 and high <= 1:
         low, high = 0, 1
-    scaled = (x.astype(float) - low) / max(high - low, 1e-12) * 255
-    return np.broadcast_to(scaled, (*x.shape[:2], 3)).round().astype(np.uint8)
+    scale = 255 / max(high - low, 1e-12)
+    scaled = (x.astype(np.float32, copy=False) * np.float32(scale) + np.float32(0.5 - low * scale)).astype(np.uint8)
+    scaled = scaled.transpose(1, 2, 0) if x.shape[0] in (1, 3) else scaled
+    return np.broadcast_to(scaled, (*scaled.shape[:2], 3))

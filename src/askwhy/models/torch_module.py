@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class TorchModel:
     @property
     def like(self) -> torch.Tensor:
         """A tensor of the model, for its device and dtype."""
-        tensors = (t for t in (*self.net.parameters(), *self.net.buffers()) if t.is_floating_point())
+        tensors = (t for t in chain(self.net.parameters(), self.net.buffers()) if t.is_floating_point())
         return next(tensors, torch.empty(0))
 
     def prepare(self, x: Any) -> Items:
@@ -161,10 +162,13 @@ class TorchModel:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        training = next((name or "the model itself" for name, module in self.net.named_modules() if module.training), None)
-        if training:
-            raise ModelError(f"the model is in training mode ({training}), where dropout and batch norm change its answers; call model.eval() first.")
-        frozen = [p for p in self.net.parameters() if p.requires_grad]
+        modules = list(self.net.modules())
+        if any(module.training for module in modules):
+            name = next(name or "the model itself" for name, module in self.net.named_modules() if module.training)
+            raise ModelError(f"the model is in training mode ({name}), where dropout and batch norm change its answers; call model.eval() first.")
+        frozen = [
+            p for module in modules for p in module._parameters.values() if p is not None and p.requires_grad
+        ]  # a shared one twice, which does no harm
         devices = [self.like.device] if self.like.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             for p in frozen:

@@ -1,0 +1,156 @@
+"""askwhy beside its peers and the floor on EfficientNet-Lite0 and the cat, interleaved in one process.
+
+    python benchmarks/vision.py [--rounds 5] [--only lime,occlusion,grad_cam,guided_backprop,bfloat16]
+
+The floor is the raw model work at its best batch size: "ordinary floor" with the model as it is, "twin floor" with the
+faster twin that askwhy prepares (same scores to 1e-4). Every round runs all contestants one after the other, so that a
+change in the machine's speed meets them all; ratios are taken within a round, and their median is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import captum.attr
+import numpy as np
+import torch
+from lime.lime_image import LimeImageExplainer
+
+import askwhy as aw
+from askwhy.models.torch_module import TorchModel
+
+Task = dict[str, Callable[[], Any]]
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def best_batch(forward: Callable[[torch.Tensor], Any], x: torch.Tensor) -> int:
+    """The batch size with the least time per input."""
+    times = {}
+    for size in (1, 2, 4, 8, 16, 32):
+        batch = x.expand(size, -1, -1, -1).contiguous()
+        forward(batch)
+        times[size] = statistics.median(seconds(lambda: forward(batch)) for _ in range(5)) / size  # noqa: B023
+    return min(times, key=lambda size: times[size])
+
+
+def floor(forward: Callable[[torch.Tensor], Any], x: torch.Tensor, count: int) -> Callable[[], None]:
+    """`count` inputs through the model and nothing else."""
+    size = best_batch(forward, x)
+    batch = x.expand(size, -1, -1, -1).contiguous()
+
+    def run() -> None:
+        for start in range(0, count, size):
+            forward(batch[: min(size, count - start)])
+
+    return run
+
+
+def compare(title: str, task: Task, rounds: int) -> dict[str, float]:
+    """Run all contestants once a round; print medians and the median ratio of each to askwhy."""
+    for run in task.values():
+        run()  # warm up: caches, batch sizes, the twin
+    times: dict[str, list[float]] = {name: [] for name in task}
+    for _ in range(rounds):
+        for name, run in task.items():
+            times[name].append(seconds(run))
+    ratios = {name: statistics.median(t / a for t, a in zip(found, times["askwhy"], strict=True)) for name, found in times.items()}
+    print(f"\n{title} (median of {rounds})")
+    for name, found in times.items():
+        says = "" if name == "askwhy" else f"   {name} / askwhy = {ratios[name]:.2f}   askwhy / {name} = {1 / ratios[name]:.2f}"
+        print(f"  {name:16s} {statistics.median(found):8.3f} s{says}", flush=True)
+    return ratios
+
+
+def engine_of(model: TorchModel, x: torch.Tensor, precision: str) -> Callable[[torch.Tensor], Any]:
+    run, _ = model.engine(model.prepare(x), x, 1000, precision)
+    assert run is not None
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="lime,occlusion,grad_cam,guided_backprop,bfloat16")
+    options = parser.parse_args()
+    wanted = options.only.split(",")
+
+    model, cat = aw.zoo.load("efficientnet-lite0"), aw.zoo.photo("cat")
+    assert isinstance(model, TorchModel)
+    net, x = model.net, model.prepare(cat).batch
+    print(f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, askwhy {aw.__version__}")
+
+    def ordinary(batch: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return net(batch)
+
+    picture = model.prepare(cat).pictures[0]
+    labels = aw.superpixels().make(model.prepare(cat), 0).labels
+    assert picture is not None
+    assert labels is not None
+
+    def on_pictures(batch: Any) -> np.ndarray:
+        """What a user of lime writes: uint8 pictures -> probabilities."""
+        return ordinary(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
+
+    def lime_peer() -> Any:
+        return LimeImageExplainer(random_state=0).explain_instance(picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels)
+
+    def occlusion_peer() -> Any:
+        return captum.attr.Occlusion(ordinary).attribute(x, sliding_window_shapes=(3, 32, 32), strides=(3, 8, 8), target=282, perturbations_per_eval=8)
+
+    deviation = {}
+    for precision in ("float32", "bfloat16"):
+        if precision == "bfloat16" and "bfloat16" not in wanted:
+            continue
+        twin = engine_of(model, x, precision)
+        if "lime" in wanted:
+            ours = lambda p=precision: aw.lime(model, cat, samples=1000, components=labels, precision=p)  # noqa: E731
+            task = {"askwhy": ours, "twin floor": floor(twin, x, 1001), "ordinary floor": floor(ordinary, x, 1001), "lime": lime_peer}
+            compare(f"LIME, 1,000 samples, {precision}", task, options.rounds)
+            deviation["lime", precision] = ours().values
+        if "occlusion" in wanted:
+            ours = lambda p=precision: aw.occlusion(model, cat, size=32, stride=8, precision=p)  # noqa: E731
+            task = {"askwhy": ours, "twin floor": floor(twin, x, 626), "ordinary floor": floor(ordinary, x, 626), "captum": occlusion_peer}
+            compare(f"occlusion, 625 windows of 32 x 32, {precision}", task, options.rounds)
+            deviation["occlusion", precision] = ours().values
+    for method in ("lime", "occlusion"):
+        if (method, "bfloat16") in deviation and (method, "float32") in deviation:
+            a, b = deviation[method, "float32"], deviation[method, "bfloat16"]
+            print(f"\n{method}: bfloat16 against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a.ravel(), b.ravel())[0, 1]:.4f}")
+
+    def forward_backward(to: str) -> None:
+        leaf = x.clone().requires_grad_(to == "input")
+        if to == "input":
+            torch.autograd.grad(net(leaf)[0, 282], leaf)
+            return
+        with torch.no_grad():
+            features = net.extract_features(leaf)
+        features.requires_grad_()
+        torch.autograd.grad(net._fc(net._avg_pooling(features).flatten(1))[0, 282], features)
+
+    rounds = options.rounds * 8  # these take a few hundredths of a second
+    if "grad_cam" in wanted:
+        peer = captum.attr.LayerGradCam(net, net._conv_head)
+        task = {"askwhy": lambda: aw.grad_cam(model, x), "floor": lambda: forward_backward("layer"), "captum": lambda: peer.attribute(x, target=282)}
+        compare("Grad-CAM; floor: one forward, one backward to the layer", task, rounds)
+    if "guided_backprop" in wanted:
+        guided = captum.attr.Saliency(net)
+        task = {
+            "askwhy": lambda: aw.guided_backprop(model, x),
+            "floor": lambda: forward_backward("input"),
+            "captum gradient": lambda: guided.attribute(x.clone().requires_grad_(), target=282),
+        }
+        compare("guided backprop; floor: one plain gradient", task, rounds)
+
+
+if __name__ == "__main__":
+    main()

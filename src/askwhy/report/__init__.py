@@ -1,0 +1,112 @@
+"""The HTML report: one file, no network, for the person who has to answer for the model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from askwhy.errors import InputError
+from askwhy.report.case import Case
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from askwhy.report.cards import Card
+    from askwhy.report.disagreement import Disagreement
+
+__all__ = ["Case", "render"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class View:
+    """What the template shows of one case."""
+
+    case: Case
+    photo: str  # data URI
+    question: str
+    asked: tuple[str | None, str | None]  # target and versus, to mark them among the predictions
+    score: str
+    frame: tuple[float, float, float, float] | None  # what the model saw: left, top, width, height in percent of the photo
+    cards: Sequence[Card]
+    refused: Sequence[tuple[str, str]]
+    disagreement: Disagreement | None
+    script: str
+
+
+def render(cases: Sequence[Case], model_name: str) -> str:
+    """The whole page as one HTML file. Raises InputError. Example: `Path("report.html").write_text(render(cases, "lite0"), "utf-8")`."""
+    if not cases:
+        raise InputError("a report needs at least one case.")
+    for case in cases:
+        case.check()
+    from askwhy.report import reproduce
+
+    return environment().get_template("page.html").render(
+        views=[view(case, model_name) for case in cases],
+        model_name=model_name,
+        style=trusted("style.css"),
+        slider=trusted("slider.js"),
+        slider_hash=digest("slider.js"),
+        versions=reproduce.versions(cases),
+        seeds=reproduce.seeds(cases),
+    )  # fmt: skip
+
+
+def view(case: Case, model_name: str) -> View:
+    from askwhy.report import cards, disagreement, images, reproduce, words
+
+    names = cards.named(case.explanations)
+    made = [cards.card(why, name) for why, name in zip(case.explanations, names, strict=True)]
+    first = case.explanations[0] if case.explanations else None
+    return View(
+        case=case,
+        photo=images.jpeg(case.photo),
+        question=f"Why {first.question()}?" if first is not None and first.target else "No method answered",
+        asked=(None, None) if first is None or not first.target else (first.target[0], first.versus[0] if first.versus else None),
+        score="" if first is None or len(first.prediction) == 0 else words.number(float(first.prediction[0])),
+        frame=next((found for why in case.explanations if (found := framed(why.frames)) is not None), None),
+        cards=made,
+        refused=[(words.title(name), message) for name, message in case.refused],
+        disagreement=disagreement.compare(case.explanations, [card.signed for card in made], names),
+        script=reproduce.script(case, model_name),
+    )
+
+
+def framed(frames: Sequence[Sequence[float] | None]) -> tuple[float, float, float, float] | None:
+    """The part of the photo that the model saw, in percent; None where it is unknown or the whole photo."""
+    if not frames or frames[0] is None:
+        return None
+    left, top, right, bottom, width, height = frames[0]
+    box = (100 * left / width, 100 * top / height, 100 * (right - left) / width, 100 * (bottom - top) / height)
+    return None if min(box[2:]) > 99 else box
+
+
+@cache
+def environment() -> Environment:
+    """Labels and file names are anybody's text: everything is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from askwhy.report import words
+
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"number": words.number, "percent": words.percent}
+    return made
+
+
+def trusted(name: str) -> Any:
+    """A file of our own, not escaped."""
+    from markupsafe import Markup
+
+    return Markup((TEMPLATES / name).read_text("utf-8"))
+
+
+def digest(name: str) -> str:
+    """The page's policy allows the script with this hash and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256((TEMPLATES / name).read_bytes()).digest()).decode()

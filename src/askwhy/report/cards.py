@@ -1,0 +1,228 @@
+"""One card for each method: its map, and everything needed to read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from askwhy.errors import InputError
+from askwhy.explanation import Explanation
+from askwhy.registry import Method, find
+from askwhy.report import images, words
+from askwhy.report.disagreement import is_map
+from askwhy.show import as_data_uri, bars, overlay
+from askwhy.show.pictures import COLOURS, limit
+
+SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
+BEYOND = 0.005  # share of single pixels that may lie beyond the colour scale, lest a few of them fade all others
+POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the strongest parts."""
+
+    name: str
+    detail: str  # its pixels, where the name is a place in words
+    value: str
+    tone: str  # CSS class: for, against, or none for methods without a sign
+    std_error: str
+    doubtful: bool  # zero lies within twice the standard error
+    at: tuple[float, float] | None  # left, top in percent
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The numbers on a colour scale."""
+
+    low: str
+    middle: str
+    high: str
+    colours: str
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    why: Explanation
+    signed: bool
+    asks: str
+    reads: str
+    paper: str
+    unit: str
+    seen: str | None  # data URI of the picture under the map
+    layer: str | None  # data URI of the map
+    coarse: bool
+    ratio: str  # width / height of the map, for CSS
+    bars: str | None  # data URI, for values that are no map
+    scale: Scale
+    range: str
+    clipped: bool  # the strongest single pixels lie beyond the colour scale
+    parts: Sequence[Part]
+    bound: bool  # the standard errors of the parts are upper bounds
+    alt: str
+    trust: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    params: Sequence[tuple[str, str]]
+
+
+def named(whys: Sequence[Explanation]) -> list[str]:
+    """A title for each; the same method with other settings gets a number."""
+    titles = [words.title(why.method) for why in whys]
+    return [f"{t} ({titles[: i + 1].count(t)})" if titles.count(t) > 1 else t for i, t in enumerate(titles)]
+
+
+def registered(name: str) -> Method | None:
+    try:
+        return find(name)
+    except InputError:
+        return None
+
+
+def card(why: Explanation, name: str) -> Card:
+    """Everything that the template shows of one explanation."""
+    method, mapped = registered(why.method), is_map(why)
+    values = why.map() if mapped else why.values[0]
+    signed = method.signed if method else bool((values < 0).any())
+    shown, parts = (clipped(values, why) if mapped else values), strongest(why, signed)
+    return Card(
+        name=name,
+        why=why,
+        signed=signed,
+        asks=method.asks if method else "",
+        reads=method.reads if method else "",
+        paper=method.paper if method else "",
+        unit=words.unit(why.method),
+        seen=under(why) if mapped else None,
+        layer=as_data_uri(overlay(shown)) if mapped else None,
+        coarse=mapped and min(values.shape) < images.COARSE,
+        ratio=f"{values.shape[1]} / {values.shape[0]}" if mapped else "auto",
+        bars=None if mapped else drawn(why),
+        scale=scale(shown, signed),
+        range=f"{words.number(values.min())} to {words.number(values.max())}",
+        clipped=bool(limit(shown) < limit(values)),
+        parts=parts,
+        bound=mapped and why.components is None and why.std_error is not None,
+        alt=described(name, parts),
+        trust=[*why.trust(), *warnings(why)],
+        facts=facts(why),
+        params=[(key, words.plain(value)) for key, value in why.params.items()],
+    )
+
+
+def under(why: Explanation) -> str | None:
+    picture = why.pictures[0] if why.pictures else None
+    return None if picture is None else images.pale(picture)
+
+
+def drawn(why: Explanation) -> str:
+    """Bars for values that have no place in a picture."""
+    error = None if why.std_error is None else why.std_error[0]
+    return as_data_uri(bars(why.values[0], component_names(why), error))
+
+
+def component_names(why: Explanation) -> Sequence[str]:
+    return why.components[0] if why.components else [f"feature {k}" for k in range(why.values.shape[1])]
+
+
+def clipped(values: np.ndarray, why: Explanation) -> np.ndarray:
+    """Single-pixel maps have a few extreme values; the colours end before them where everything else would be invisible."""
+    end = float(np.quantile(np.abs(values), 1 - BEYOND))
+    faint = why.components is None and min(values.shape) >= images.COARSE and 0 < end < limit(values) / 3
+    return values.clip(-end, end) if faint else values
+
+
+def scale(values: np.ndarray, signed: bool) -> Scale:
+    """Symmetric about zero, as the map is coloured; from zero up where nothing is negative."""
+    top, plus = limit(values), words.signed if signed else words.number
+    if not values.any():
+        return Scale("", "0", "", images.hexed(COLOURS, 0.5))
+    if (values < 0).any():
+        return Scale(words.number(-top), "0", plus(top), images.gradient())
+    return Scale("0", "", plus(top), images.gradient(low=0.5))
+
+
+def strongest(why: Explanation, signed: bool, k: int = 5) -> list[Part]:
+    """The strongest parts that are not zero."""
+    return [part(why, name, value, signed) for name, value in why.top(k) if value != 0]
+
+
+def part(why: Explanation, name: str, value: float, signed: bool) -> Part:
+    error, at = error_of(why, name), centre(why, name)
+    doubtful = bool(np.isfinite(error) and abs(value) < 2 * error)
+    text = "" if why.std_error is None else f"± {words.number(error)}" if np.isfinite(error) else "–"
+    where, detail = (words.place(at[1] / 100, at[0] / 100), name) if at and SPAN.match(name) else (name, "")
+    tone = ("for" if value > 0 else "against") if signed else ""
+    return Part(where, detail, (words.signed if signed else words.number)(value), tone, text, doubtful, at)
+
+
+def error_of(why: Explanation, name: str) -> float:
+    """The standard error of one part; of a cell of a map, the mean of its pixels' errors, which the cell's own cannot exceed."""
+    if why.std_error is None:
+        return float("nan")
+    if not is_map(why) or why.components is not None:
+        return float(why.std_error[0][list(component_names(why)).index(name)])
+    span = span_of(name)
+    assert span is not None
+    top, bottom, left, right = span
+    return float(replace(why, values=why.std_error).map()[top:bottom, left:right].mean())
+
+
+def span_of(name: str) -> tuple[int, int, int, int] | None:
+    """top, bottom, left, right of a part whose name says where it lies."""
+    found = SPAN.match(name)
+    if found is None:
+        return None
+    r0, r1, c0, c1 = map(int, found.groups())
+    return r0, r1 + 1, c0, c1 + 1
+
+
+def centre(why: Explanation, name: str) -> tuple[float, float] | None:
+    """Where to put the number of a part: left and top in percent; None outside of pictures."""
+    if not is_map(why):
+        return None
+    height, width = why.map().shape
+    span = span_of(name)
+    if span is not None:
+        top, bottom, left, right = span
+        return 50 * (left + right) / width, 50 * (top + bottom) / height
+    return inside(why, name)
+
+
+def inside(why: Explanation, name: str) -> tuple[float, float] | None:
+    """The pixel of a region that is nearest to its centre of mass, which may itself lie outside."""
+    if why.regions is None or why.components is None:
+        return None
+    mask = why.regions[0] == why.components[0].index(name)
+    y, x = np.nonzero(mask)
+    if len(y) == 0:
+        return None
+    k = int(((y - y.mean()) ** 2 + (x - x.mean()) ** 2).argmin())
+    return 100 * (x[k] + 0.5) / mask.shape[1], 100 * (y[k] + 0.5) / mask.shape[0]
+
+
+def described(name: str, parts: Sequence[Part]) -> str:
+    """The map for those who cannot see it."""
+    if not parts:
+        return f"Map by {name}: zero everywhere."
+    return f"Map by {name}. Strongest: " + "; ".join(f"{p.name}, {p.value}" for p in parts[:3]) + "."
+
+
+def warnings(why: Explanation) -> list[str]:
+    """What a reader has to know before believing the map."""
+    fits = why.details.get("fidelity")
+    if fits and min(fits) < POOR_FIT:
+        return ["the surrogate leaves most of the variance unexplained: read its numbers with caution"]
+    return []
+
+
+def facts(why: Explanation) -> list[tuple[str, str]]:
+    """Cost and findings, without those that `trust` already says in a sentence."""
+    base = [] if why.base_value is None else [("base value (nothing present)", words.number(float(why.base_value[0])))]
+    seed = [] if why.seed is None else [("seed", str(why.seed))]
+    said = ("fidelity", "bfloat16_deviation")
+    found = [(key.replace("_", " "), words.plain(value)) for key, value in why.details.items() if key not in said and value not in ((), [], "")]
+    return [("model calls", f"{why.model_calls:,}"), ("time", f"{words.number(why.seconds)} s"), *seed, *base, *found]

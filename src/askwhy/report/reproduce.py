@@ -1,0 +1,84 @@
+"""How to get the same numbers again: a Python script from the recorded parameters."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from askwhy.explanation import Explanation
+from askwhy.report.cards import registered
+from askwhy.report.case import Case
+
+RECIPE = re.compile(r"(pixels|patches|superpixels|features)\(.*\)$", re.DOTALL)
+OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ given regions)")
+
+
+def script(case: Case, model_name: str) -> str:
+    """The calls that made this case's explanations."""
+    lines = ["import askwhy", "", f"model = ...  # {quoted(model_name)}, wrapped as it was for this report", f"photo = {quoted(case.name)}"]
+    return "\n".join([*lines, *(line for why in case.explanations for line in call(why))])
+
+
+def call(why: Explanation) -> Iterator[str]:
+    """One call; what was an array of the user's own, or no method of askwhy, becomes a comment."""
+    method = registered(why.method)
+    if method is None:
+        yield comment(
+            f"{why.method} is no method of askwhy by itself; its parameters: {json.dumps(dict(why.params), ensure_ascii=False, default=str)}"
+        )
+        return
+    chosen = telling(why, method.function)
+    own = {k: v for k, v in chosen.items() if isinstance(v, str) and OWN.match(v)}
+    if own:
+        yield comment("add your own " + ", ".join(f"{k}= ({v})" for k, v in own.items()))
+    said = [f"target={target(why.target[0])}"] if why.target else []
+    said += [f"versus={target(why.versus[0])}"] if why.versus else []
+    said += [f"{k}={spoken(k, v)}" for k, v in chosen.items() if k not in own]
+    yield f"askwhy.{why.method}(model, photo, {', '.join(said)})"
+
+
+def telling(why: Explanation, function: Any) -> Mapping[str, Any]:
+    """The parameters that are not the default, and the seed. Boxes are told by size and stride, or by components, not by both."""
+    known = inspect.signature(function).parameters
+    boxed = {"components"} if why.params.get("size") or why.params.get("stride") else set()
+    return {k: v for k, v in why.params.items() if k in known and k not in boxed and (k == "seed" or v != known[k].default)}
+
+
+def target(name: str) -> str:
+    """A label, or the index of a class without one."""
+    found = re.fullmatch(r"class (\d+)", name)
+    return found[1] if found else quoted(name)
+
+
+def spoken(key: str, value: Any) -> str:
+    """A recorded parameter as Python."""
+    if key == "components" and isinstance(value, str) and RECIPE.match(value):
+        return f"askwhy.{value}"
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def quoted(text: str) -> str:
+    """A string of Python; JSON's escapes are also Python's, and no line break survives."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def comment(text: str) -> str:
+    return "# " + " ".join(text.split())
+
+
+def versions(cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """Library and version; several versions where the explanations were not made together."""
+    found: dict[str, set[str]] = {}
+    for why in (why for case in cases for why in case.explanations):
+        for name, version in why.versions.items():
+            found.setdefault(name, set()).add(version)
+    return [(name, ", ".join(sorted(each))) for name, each in found.items()]
+
+
+def seeds(cases: Sequence[Case]) -> str:
+    """The seeds in use."""
+    found = sorted({why.seed for case in cases for why in case.explanations if why.seed is not None})
+    return ", ".join(map(str, found)) or "none: no method here draws at random"

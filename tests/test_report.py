@@ -1,0 +1,408 @@
+"""The HTML report: what it says, and what it must never do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import spearmanr
+
+import askwhy
+from askwhy.errors import InputError
+from askwhy.explanation import Explanation
+from askwhy.report import Case, cards, disagreement, images, render, reproduce, words
+
+torch = pytest.importorskip("torch")
+RNG = np.random.default_rng(0)
+PHOTO = Image.fromarray(RNG.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+SEEN = RNG.integers(0, 255, (28, 28, 3), dtype=np.uint8)
+
+
+def heat(values: Any = None, method: str = "occlusion", **other: Any) -> Explanation:
+    values = RNG.normal(size=(1, 28, 28)) if values is None else np.asarray(values, float)
+    told = {
+        "target": ("tiger cat",),
+        "prediction": np.array([9.1667]),
+        "pictures": (SEEN,),
+        "seed": 0,
+        "versions": {"numpy": "9.9.9"},
+        "model_calls": 1234,
+        "seconds": 0.5,
+    }
+    return Explanation(values, method, **(told | other))
+
+
+def segments(std_error: Any = None, **other: Any) -> Explanation:
+    """Four quadrants, as LIME gives them."""
+    regions = np.kron([[0, 1], [2, 3]], np.ones((14, 14), int))[None]
+    names = tuple(f"region {k} ({where})" for k, where in enumerate(("upper left", "upper right", "lower left", "lower right")))
+    return heat([[0.5, -0.25, 0.0, 0.125]], "lime", regions=regions, components=(names,), std_error=std_error, details={"fidelity": (0.62,)}, **other)
+
+
+def table(values: Any = ((0.7, -0.2, 0.1),), names: tuple[str, ...] = ("age", "income", "rooms"), **other: Any) -> Explanation:
+    return heat(values, components=(names,), pictures=(None,), **other)
+
+
+def case(*whys: Explanation, name: str = "cat.png", top: Any = (("tiger cat", 0.613), ("lynx", 0.0002)), refused: Any = ()) -> Case:
+    return Case(name, PHOTO, list(top), list(whys), list(refused))
+
+
+def page(*whys: Explanation, **other: Any) -> str:
+    return render([case(*whys, **other)], "net")
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and the text outside of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("img", "input", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+def text(html: str) -> str:
+    return Elements(html).text
+
+
+# ---- safe and self-contained --------------------------------------------------------------------------------------
+
+
+def test_hostile_text_is_escaped_everywhere() -> None:
+    bad = '<script>alert("x")</script>'
+    why = replace(segments(), target=(bad,), params={bad: bad}, details={bad: bad}, components=((bad, bad + "1", bad + "2", bad + "3"),), method=bad)
+    html = render([case(why, heat(target=(bad,)), name=bad, top=[(bad, 0.5)], refused=[(bad, bad)])] * 2, bad)
+    assert "<script>alert" not in html
+    assert [tag for tag, _ in Elements(html).found].count("script") == 1
+    assert bad in text(html)
+
+
+def test_attributes_cannot_be_left() -> None:
+    html = page(heat(), name='" onerror="alert(1)')
+    assert not [key for _, attrs in Elements(html).found for key in attrs if key.startswith("on")]
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    html = render([case(heat(), segments(), table())] * 2, "net")
+    for tag, attrs in Elements(html).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for key in ("src", "href", "srcset", "poster", "action"):
+            assert (attrs.get(key) or "#").startswith(("data:image/", "#"))
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp", html)
+
+
+def test_the_policy_allows_exactly_the_own_script() -> None:
+    import base64
+    import hashlib
+
+    html = page(heat())
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [attrs["content"] for tag, attrs in Elements(html).found if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_import_needs_no_torch_or_matplotlib() -> None:
+    code = "import sys, askwhy.report; assert not {'torch', 'matplotlib', 'jinja2', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_metadata_of_the_photo_does_not_travel() -> None:
+    photo = PHOTO.copy()
+    photo.info["exif"] = b"Exif\x00\x00secret place"
+    photo.info["comment"] = b"secret place"
+    import base64
+
+    assert b"secret" not in base64.b64decode(images.jpeg(photo).split(",")[1])
+
+
+# ---- what it says -------------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_question_are_present() -> None:
+    shown = text(page(heat(np.full((1, 28, 28), 0.25)), segments(np.array([[0.1, 0.2, np.nan, 0.01]]))))
+    for said in (
+        "Why tiger cat?",
+        "61.3%",
+        "under 0.1%",
+        "9.17",
+        "+0.250",
+        "+0.500",
+        "−0.250",
+        "± 0.100",
+        "1,234",
+        "62%",
+        "9.9.9",
+        "region 0 (upper left)",
+    ):
+        assert said in shown, said
+
+
+def test_versus_is_asked_and_marked() -> None:
+    shown = text(page(heat(versus=("lynx",))))
+    assert "Why tiger cat rather than lynx?" in shown
+    assert "lynx compared with" in shown
+
+
+def test_the_registry_explains_each_method() -> None:
+    from askwhy.registry import find
+
+    shown, method = text(page(heat())), find("occlusion")
+    assert method.asks in shown
+    assert method.reads in shown
+    assert method.paper in shown
+
+
+def test_values_within_their_error_are_marked() -> None:
+    sure, unsure, missing = cards.card(segments(np.array([[0.01, 0.2, np.nan, np.nan]])), "LIME").parts
+    assert (sure.doubtful, unsure.doubtful, missing.doubtful) == (False, True, False)
+    assert missing.std_error == "–"
+
+
+def test_strongest_parts_are_marked_where_they_are() -> None:
+    values = np.zeros((1, 28, 28))
+    values[0, 24:, :4] = -2  # the cell in the lower left corner
+    (only,) = cards.card(heat(values), "Occlusion").parts
+    assert (only.name, only.value, only.tone) == ("lower left", "−2.00", "against")
+    assert only.at == pytest.approx((100 * 2 / 28, 100 * 26 / 28))
+    at = [p.at for p in cards.card(segments(), "LIME").parts]
+    assert [(x is not None and (x[0] > 50, x[1] > 50)) for x in at] == [(False, False), (True, False), (True, True)]
+
+
+def test_the_mark_of_a_ring_lies_on_the_ring() -> None:
+    ring = np.zeros((1, 28, 28), int)
+    ring[0, 2:26, 2:26] = 1
+    ring[0, 5:23, 5:23] = 0
+    why = heat([[0.0, 1.0]], "lime", regions=ring, components=(("inside", "ring"),))
+    (only,) = cards.card(why, "LIME").parts
+    assert only.at is not None
+    assert ring[0, int(only.at[1] * 0.28), int(only.at[0] * 0.28)] == 1
+
+
+def test_colours_are_not_rescaled_between_maps() -> None:
+    weak, strong = (cards.card(heat(np.linspace(-k, k, 784).reshape(1, 28, 28)), "x") for k in (0.001, 8.0))
+    assert (weak.scale.low, weak.scale.high) == ("−0.00100", "+0.00100")
+    assert (strong.scale.low, strong.scale.middle, strong.scale.high) == ("−8.00", "0", "+8.00")
+
+
+def test_a_few_extreme_pixels_do_not_fade_the_map_unsaid() -> None:
+    values = RNG.uniform(-0.1, 0.1, (1, 100, 100))
+    values[0, 0, 0] = 50.0
+    made = cards.card(heat(values, "gradient"), "Gradient")
+    assert made.clipped
+    assert made.scale.high.startswith("+0.09")
+    assert "50.0" in made.range
+    assert "lie beyond the colours" in text(page(heat(values, "gradient")))
+
+
+def test_refused_method_is_shown_with_its_message() -> None:
+    shown = text(page(heat(), refused=[("guided_backprop", "this model has no ReLU")]))
+    assert "Guided backpropagation This method refused to answer. It said: this model has no ReLU" in shown
+
+
+def test_poor_surrogate_is_warned_about() -> None:
+    assert "read its numbers with caution" in text(page(replace(segments(), details={"fidelity": (0.2,)})))
+    assert "read its numbers with caution" not in text(page(segments()))
+
+
+def test_the_part_that_the_model_sees_is_framed() -> None:
+    assert "inside the frame" in text(page(heat(frames=((10.0, 0.0, 50.0, 40.0, 60.0, 40.0),))))
+    assert "inside the frame" not in text(page(heat(frames=((0.0, 0.0, 60.0, 40.0, 60.0, 40.0),))))
+
+
+# ---- disagreement -------------------------------------------------------------------------------------------------
+
+
+def blocks(values: np.ndarray) -> np.ndarray:
+    return values.reshape(7, 4, 7, 4).mean((1, 3)).ravel()
+
+
+def test_rank_correlation_is_scipys() -> None:
+    a, b = heat(), heat(np.round(RNG.normal(size=(1, 28, 28))))
+    (signed,) = disagreement.compare([a, b], [True, True], ["a", "b"]).pairs  # type: ignore[union-attr]
+    (magnitude,) = disagreement.compare([a, b], [True, False], ["a", "b"]).pairs  # type: ignore[union-attr]
+    assert signed.correlation == pytest.approx(spearmanr(blocks(a.values[0]), blocks(b.values[0])).statistic)
+    assert magnitude.correlation == pytest.approx(spearmanr(blocks(np.abs(a.values[0])), blocks(np.abs(b.values[0]))).statistic)
+    assert (signed.magnitudes, magnitude.magnitudes) == (False, True)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (30, 45), (7, 7), (3, 5), (1, 1)])
+def test_pooling_keeps_the_mean_of_any_shape(shape: tuple[int, int]) -> None:
+    values = RNG.normal(size=shape)
+    assert disagreement.pooled(values).shape == (7, 7)
+    assert disagreement.pooled(values).mean() == pytest.approx(values.mean())
+
+
+def test_the_cell_of_most_disagreement_is_named() -> None:
+    order = np.arange(49.0)
+    other = order.copy()
+    other[[13, 48]] = order[[48, 13]]  # the second row's last cell and the strongest one change places
+    third = order.copy()
+    third[13] = 100
+    whys = [heat(np.kron(v.reshape(7, 7), np.ones((4, 4)))[None]) for v in (order, other, third)]
+    found = disagreement.compare(whys, [True] * 3, ["A", "B", "C"])
+    assert found is not None
+    assert found.worst is not None
+    assert found.worst.name == "row 2 from the top, column 7 from the left (upper right)"
+    assert found.worst.low == "A ranks it 36th"
+    assert found.worst.high in ("B ranks it 1st", "C ranks it 1st")
+    assert found.sentence.startswith("Most alike are B and C (rank correlation 0.94)")
+    assert "least alike are A and B (0.88)" in found.sentence
+
+
+def test_what_was_compared_is_said() -> None:
+    shown = text(page(heat(), heat(method="saliency", values=RNG.random((1, 28, 28)))))
+    assert "Saliency has no sign" in shown
+    assert "Agreement is no proof" in shown
+
+
+def test_one_method_has_nothing_to_disagree_with() -> None:
+    assert "Where the methods disagree" not in text(page(heat()))
+
+
+def test_the_same_method_twice_is_told_apart() -> None:
+    assert cards.named([heat(), segments(), heat()]) == ["Occlusion (1)", "LIME", "Occlusion (2)"]
+
+
+def test_tables_are_compared_by_feature_and_drawn_as_bars() -> None:
+    html = page(table(), table([[0.1, -0.2, 0.7]]))
+    assert "the 3 features" in text(html)
+    assert "They disagree most about age" in text(html) or "They disagree most about rooms" in text(html)
+    assert 'class="bars"' in html
+    assert 'class="layer"' not in html
+    assert disagreement.compare([table(), heat()], [True, True], ["a", "b"]) is None
+
+
+# ---- degenerate cases ---------------------------------------------------------------------------------------------
+
+
+def test_all_zero_maps() -> None:
+    shown = text(page(heat(np.zeros((1, 28, 28))), heat(np.zeros((1, 28, 28)))))
+    assert "nothing in the input moves the score" in shown
+    assert "No two methods can be compared" in shown
+
+
+def test_one_constant_map_among_others() -> None:
+    html = page(heat(np.zeros((1, 28, 28))), heat(), heat())
+    assert "nan" not in text(html).lower().split()
+
+
+@pytest.mark.parametrize(
+    "why", [heat(pictures=(None,)), heat(pictures=()), heat(RNG.normal(size=(1, 7, 7))), heat(RNG.normal(size=(1, 3, 28, 28))), heat([[1.0, -2.0]])]
+)
+def test_shapes_and_missing_pictures(why: Explanation) -> None:
+    assert "Why tiger cat?" in text(page(why))
+
+
+def test_long_and_chinese_labels() -> None:
+    label = "虎斑猫" + "很长的名字" * 40
+    assert label in text(page(heat(target=(label,)), name="猫.png", top=[(label, 0.9)]))
+
+
+def test_many_photos_and_methods() -> None:
+    html = render([case(*[heat() for _ in range(10)])] * 20, "net")
+    assert {f"photo-{k}" for k in range(1, 21)} <= {attrs.get("id") for _, attrs in Elements(html).found}
+
+
+def test_all_methods_refused() -> None:
+    shown = text(page(top=[], refused=[("lime", "no")]))
+    assert "No method answered" in shown
+    assert "no" in shown
+
+
+def test_wrong_cases_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        render([], "net")
+    with pytest.raises(InputError, match="2 items"):
+        page(heat(RNG.normal(size=(2, 28, 28)), target=("a", "b"), prediction=np.zeros(2), pictures=(None, None)))
+    with pytest.raises(InputError, match="different questions"):
+        page(heat(), heat(target=("lynx",)))
+
+
+def test_accessible() -> None:
+    found = Elements(page(heat(), segments(), refused=[("lime", "no")])).found
+    assert all("alt" in attrs for tag, attrs in found if tag == "img")
+    labelled = {attrs["for"] for tag, attrs in found if tag == "label"}
+    assert all(attrs["id"] in labelled for tag, attrs in found if tag == "input")
+    assert [tag for tag, _ in found].count("caption") == [tag for tag, _ in found].count("table")
+
+
+# ---- words --------------------------------------------------------------------------------------------------------
+
+
+def test_words() -> None:
+    assert [words.number(v) for v in (-0.3006, 12345.0, 1.2e-5, 0.0, 300.0, float("nan"))] == ["−0.301", "1.23 × 10⁴", "1.20 × 10⁻⁵", "0", "300", "–"]
+    assert [words.ordinal(k) for k in (1, 2, 3, 11, 22, 31.5)] == ["1st", "2nd", "3rd", "11th", "22nd", "31.5th"]
+    assert [words.place(*at) for at in ((0, 0), (0.5, 0.5), (0.5, 1), (1, 0.4))] == ["upper left", "centre", "right", "lower"]
+
+
+# ---- with real explanations ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 3)
+    ).eval()
+    return askwhy.wrap(
+        net,
+        labels=["tiger cat", "lynx", "猫"],
+        transform=lambda p: torch.from_numpy(np.asarray(p.resize((28, 28)), np.float32) / 255).permute(2, 0, 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def real(model: Any) -> list[Explanation]:
+    photo = np.asarray(PHOTO)
+    blocked = np.kron(np.arange(16).reshape(4, 4), np.ones((7, 7), int))
+    return [
+        askwhy.occlusion(model, photo, target="猫", size=8, stride=4),
+        askwhy.lime(model, photo, target="猫", samples=40, num_features=5, components=askwhy.superpixels("slic", n=9), seed=3),
+        askwhy.lime(model, photo, target="猫", samples=40, components=blocked),
+    ]
+
+
+def test_real_explanations(real: list[Explanation]) -> None:
+    html = render([case(*real)], "tiny")
+    assert "Why 猫?" in text(html)
+    for why in real:
+        assert words.number(abs(why.top(1)[0][1])) in html
+    assert "Where the methods disagree" in html
+
+
+def test_the_script_gives_the_same_numbers(model: Any, real: list[Explanation]) -> None:
+    script = reproduce.script(case(*real), "tiny\nimport os")
+    assert "\nimport os" not in script
+    calls = [line for line in script.splitlines() if line.startswith("askwhy.")]
+    for line, why in zip(calls[:2], real[:2], strict=True):
+        again = eval(line, {"askwhy": askwhy, "model": model, "photo": np.asarray(PHOTO)})
+        assert np.array_equal(again.values, why.values)
+    assert "add your own components= (16 given regions)" in script
+
+
+def test_classes_without_a_label_are_asked_by_index() -> None:
+    assert "target=3" in reproduce.script(case(heat(target=("class 3",))), "net")
