@@ -321,7 +321,7 @@ def test_compare_asks_several_methods_the_same_question(net, x):
     many = aw.compare(net, x, ["saliency", "occlusion"], target=2, size=8, stride=4)
     assert [why.method for why in many] == ["saliency", "occlusion"]
     assert {why.target for why in many} == {("class 2", "class 2")}
-    assert many[1].params["size"] == 8
+    assert many[1].params["size"] == [8, 8]
     with pytest.raises(InputError, match="none of saliency has an option 'size'"):
         aw.compare(net, x, ["saliency"], size=8)
     with pytest.raises(InputError, match="did you mean 'saliency'"):

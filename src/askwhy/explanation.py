@@ -32,7 +32,7 @@ class Explanation:
 
     values: [n, ...]: shaped like the input; [n, h, w] for maps; [n, d] for components, which `components` names.
     target, versus: the names of what was asked, one per item. prediction [n]: the score of each item as it is.
-    base_value [n]: the score, or the surrogate's intercept, with everything absent, where the method has one.
+    unit: of the values. base_value [n]: the score, or the surrogate's intercept, with everything absent, where the method has one.
     residual [n]: the completeness gap over the change of the score, where the method promises completeness.
     std_error: like values, where the method samples; NaN for a component that was not selected.
     details: what the method found out beside the values (fidelity, the layer, ...): text, a number, or a tuple with one for each item.
@@ -40,6 +40,7 @@ class Explanation:
 
     values: np.ndarray
     method: str = ""
+    unit: str = "score units"
     params: Mapping[str, Any] = field(default_factory=dict)
     target: tuple[str, ...] = ()
     versus: tuple[str, ...] | None = None
@@ -160,7 +161,7 @@ class Explanation:
             said.append(f"the surrogate explains {min(self.details['fidelity']):.0%} of the variance near the input (R2)")
         if "bfloat16_deviation" in self.details:
             said.append(f"computed in bfloat16: scores deviate from float32 by up to {self.details['bfloat16_deviation']:.2g}")
-        return said or ["no sampling error; this method promises no completeness"]
+        return said or ["no error bars: this method does not sample, and its values promise no sum that could be checked"]
 
     def plot(self, ax: Axes | None = None, i: int = 0) -> Axes:
         """Draw item i: a map over its picture, or bars for components. Returns the axes and never shows them."""
@@ -170,14 +171,14 @@ class Explanation:
         if self.regions is None and self.values.ndim == 2:
             names, values = self[i]._parts()
             error = None if self.std_error is None else self[i].std_error[0]  # type: ignore[index]
-            return bars(values, names, error, ax=ax, title=title)
+            return bars(values, names, error, ax=ax, title=title, unit=self.unit)
         picture = self.pictures[i] if self.pictures else None
-        return heatmap(self.map(i), picture, ax=ax, title=title)
+        return heatmap(self.map(i), picture, ax=ax, title=title, unit=self.unit)
 
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
 
-        pictures = "".join(f'<img alt="{self.method}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
+        pictures = "".join(f'<img alt="{_escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
         return f"<div>{pictures}<pre>{_escape(self.summary())}</pre></div>"
 
     def to_html(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
 from askwhy.models.base import is_out_of_memory
+from askwhy.models.memory import steady_memory
 from askwhy.score import Score
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
@@ -25,16 +26,16 @@ class BatchSize:
     def __init__(self, start: int, limit: int, *, fixed: bool = False) -> None:
         self.size, self.limit, self.settled = start, limit, fixed
         self._best: tuple[float, int] | None = None  # seconds per item, size
-        self._warm = False
+        self._first: float | None = None  # the first chunk of a size also prepares it, so the better of two counts
 
     def learn(self, size: int, seconds: float) -> None:
-        """Climb while each doubling is faster; the first chunk only warms up."""
+        """Climb while each doubling is faster."""
         if self.settled or size < self.size:
             return
-        if not self._warm:
-            self._warm = True
+        if self._first is None:
+            self._first = seconds
             return
-        each = seconds / size
+        each, self._first = min(seconds, self._first) / size, None
         faster = self._best is None or each < 0.97 * self._best[0]
         if faster:
             self._best = each, size
@@ -128,7 +129,7 @@ class Game:
             return self.score.model.compose(present, self._x, self._absent[at % k] if k > 1 else self._absent)
 
         total, model = len(z) * k, self.score.model
-        with model.untouched():
+        with model.untouched(), steady_memory(total):
             samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 8)).astype(int))
             engine, name = model.engine(self.score.items, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:

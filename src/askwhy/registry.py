@@ -17,6 +17,7 @@ from askwhy.explanation import Explanation
 
 P = ParamSpec("P")
 Need = Literal["predictions", "gradients", "layers", "trees"]
+SCORE, SLOPE = "score units", "score units per unit of input"
 HIDDEN = ("model", "x", "target", "versus", "progress")
 
 
@@ -25,11 +26,14 @@ class Method:
     """One way to ask. `needs` says what the model has to offer, `inputs` what it can look at."""
 
     name: str
+    title: str  # as the literature writes it
     question: str
     needs: Need
     inputs: tuple[str, ...]  # of "image", "table", "other"
     asks: str  # a sentence for people who do not know the field
     reads: str  # how to read the values
+    unit: str  # of the values
+    signed: bool  # whether values can speak against the target
     scope: Literal["local", "global"]
     when: Literal["post hoc", "intrinsic"]
     paper: str
@@ -40,11 +44,6 @@ class Method:
     def access(self) -> str:
         """ "model-agnostic" when predictions are enough, else "model-specific"."""
         return "model-agnostic" if self.needs == "predictions" else "model-specific"
-
-    @property
-    def signed(self) -> bool:
-        """Whether its values can speak against the target."""
-        return "against" in self.reads
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.question} ({self.scope}, {self.when}, {self.access}; needs {self.needs}; {', '.join(self.inputs)})"
@@ -67,11 +66,14 @@ class Methods(tuple[Method, ...]):
 
 def method(
     *,
+    title: str,
     needs: Need,
     inputs: tuple[str, ...],
     asks: str,
     reads: str,
     paper: str,
+    unit: str = SCORE,
+    signed: bool = True,
     preference: int = 0,
     question: str = "Why do you think this is a cat?",
     scope: Literal["local", "global"] = "local",
@@ -80,15 +82,14 @@ def method(
     """Register a function `(model, x, target=None, *, ...) -> Explanation` under its name."""
 
     def register(function: Callable[P, Explanation]) -> Callable[P, Explanation]:
-        recorded = record_params(function)
-        name = function.__name__
-        _METHODS[name] = Method(name, question, needs, inputs, asks, reads, scope, when, paper, preference, recorded)
+        name, recorded = function.__name__, record_params(function, unit)
+        _METHODS[name] = Method(name, title, question, needs, inputs, asks, reads, unit, signed, scope, when, paper, preference, recorded)
         return recorded
 
     return register
 
 
-def record_params(function: Callable[P, Explanation]) -> Callable[P, Explanation]:
+def record_params(function: Callable[P, Explanation], unit: str) -> Callable[P, Explanation]:
     """Let a method's result carry its name and every parameter, defaults included."""
     signature = inspect.signature(function)
 
@@ -98,7 +99,7 @@ def record_params(function: Callable[P, Explanation]) -> Callable[P, Explanation
         bound.apply_defaults()
         given = {k: plain(v) for k, v in bound.arguments.items() if k not in HIDDEN}
         why = function(*args, **kwargs)
-        return replace(why, method=function.__name__, params={**given, **why.params}, seed=given.get("seed"))
+        return replace(why, method=function.__name__, unit=unit, params={**given, **why.params}, seed=given.get("seed"))
 
     return call
 

@@ -28,10 +28,12 @@ else:
 
 
 @method(
+    title="Grad-CAM",
     needs="layers",
     inputs=("image",),
     asks="In which part of the picture does the last feature map of the network hold evidence for the class?",
     reads="large: evidence for the class lies here; what speaks against it is cut off",
+    signed=False,
     paper="Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391",
     preference=30,
 )

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from askwhy.components import absent, patches, recipe
+from askwhy.components import absent, grid_of, patches, recipe
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation, answer, pad
 from askwhy.game import Game, Progress, over_items, progress_of
+from askwhy.models.base import Items
 from askwhy.registry import method
 from askwhy.score import ask
 
 
 @method(
+    title="Occlusion",
     needs="predictions",
     inputs=("image", "table"),
     asks="If a box covers this part of the input, how much does the score drop?",
@@ -35,10 +37,10 @@ def occlusion(
     Zeiler & Fergus 2014. Example: `askwhy.occlusion(model, photo, size=32, stride=8, baseline="grey").plot()`.
     """
     score = ask(model, x, target, versus)
-    boxed = components is None and score.items.kind == "image"
-    if (size or stride) and not boxed:
+    boxed = box(score.items, size, stride) if components is None and score.items.kind == "image" else None
+    if (size is not None or stride is not None) and not boxed:
         raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
-    chosen = _boxes(score.items.batch.shape, size, stride) if boxed else recipe(components, score.items)
+    chosen = patches(*boxed) if boxed else recipe(components, score.items)
     score.predict()
     drops, parts, names, deviation = [], [], set(), 0.0
     with progress_of(progress, "occlusion") as tick:
@@ -50,7 +52,8 @@ def occlusion(
             deviation = max(deviation, v.deviation or 0.0)
             parts.append(found)
             names.add(name)
-    params = {"components": chosen.text, "baseline": ", ".join(sorted(names))}
+    shape = {"size": list(boxed[0]), "stride": list(boxed[1])} if boxed else {"components": chosen.text}
+    params = {**shape, "baseline": ", ".join(sorted(names))}
     details = {"bfloat16_deviation": deviation} if precision != "float32" else {}
     if parts[0].tiles:
         return answer(score, np.stack([p.paint(d) for p, d in zip(parts, drops, strict=True)]), params=params, details=details)
@@ -67,9 +70,12 @@ def without_each(v: Game, block: int = 4096) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _boxes(shape: Any, size: Any, stride: Any) -> Any:
-    """The usual box: 1/7 of the shorter side, moved by a quarter of itself."""
-    side = min(s for s in shape[1:] if s > 4) if max(shape[1:]) > 4 else 1
-    size = max(side // 7, 1) if size is None else size
-    edge = size if isinstance(size, int) else min(size)
-    return patches(size, max(edge // 4, 1) if stride is None else stride)
+def box(items: Items, size: int | tuple[int, int] | None, stride: int | tuple[int, int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size and stride of the box, rows first; by default 1/7 of the shorter side, moved by a quarter of itself."""
+    shorter = min(grid_of(items)[0])
+    size = pair(max(shorter // 7, 1) if size is None else size)
+    return size, pair(max(min(size) // 4, 1) if stride is None else stride)
+
+
+def pair(length: int | tuple[int, int]) -> tuple[int, int]:
+    return (length, length) if isinstance(length, int) else (length[0], length[1])

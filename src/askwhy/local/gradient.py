@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.errors import InputError, UnsupportedError
+from askwhy.errors import Cancelled, InputError, UnsupportedError
 from askwhy.explanation import Explanation, answer
-from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
+from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.models.base import is_out_of_memory, to_numpy
-from askwhy.registry import method, plain
+from askwhy.registry import SLOPE, method, plain
 from askwhy.score import Score, ask
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ else:
 
 
 @method(
+    title="Gradient",
     needs="gradients",
     inputs=("image", "table", "other"),
     asks="If each number of the input were raised a little, how would the score change?",
     reads="positive: a larger value speaks for the class; negative: against it",
+    unit=SLOPE,
     paper="Simonyan et al. 2014, https://arxiv.org/abs/1312.6034",
 )
 def gradient(
@@ -42,10 +44,13 @@ def gradient(
 
 
 @method(
+    title="Saliency",
     needs="gradients",
     inputs=("image",),
     asks="Which pixels would change the score most if they changed a little, in whichever direction?",
     reads="large: the score is sensitive to this pixel; the sign is dropped",
+    unit=SLOPE,
+    signed=False,
     paper="Simonyan et al. 2014, https://arxiv.org/abs/1312.6034",
     preference=10,
 )
@@ -61,10 +66,13 @@ def saliency(
 
 
 @method(
+    title="SmoothGrad",
     needs="gradients",
     inputs=("image",),
     asks="Which pixels matter to the score on average over many slightly noisy copies of the picture?",
     reads="large: the score is sensitive to this pixel, and not only by chance of this exact picture; the sign is dropped",
+    unit=SLOPE,
+    signed=False,
     paper="Smilkov et al. 2017, https://arxiv.org/abs/1706.03825",
     preference=20,
 )
@@ -95,50 +103,48 @@ def smooth(explain: Callable[..., Explanation], samples: int = 50, sigma: float 
     ) -> Explanation:
         score = ask(model, x, target, versus)
         score.predict()
-        means, errors = [], []
+        found = []
         with progress_of(progress, name) as tick:
-            for i in range(len(score)):
-                first, second = _moments(explain, score, i, samples, sigma, seed, options, tick)
-                means.append(first)
-                errors.append(np.sqrt(np.maximum(second - first**2, 0) / (samples - 1)))
+            for i, count in enumerate(over_items(tick, len(score))):
+                copies = noisy(score.items.batch[i : i + 1], samples, sigma, np.random.default_rng([seed, i]))
+                found.append(mean_over(explain, score, i, copies, samples, options, count))
         params = {"samples": samples, "sigma": sigma, "seed": seed, **{k: plain(v) for k, v in options.items()}}
-        why = answer(score, np.stack(means), std_error=np.stack(errors), params=params)
-        return _named(why, name, seed)
+        means, errors = (np.stack(rows) for rows in zip(*((m, e) for m, e, _ in found), strict=True))
+        return answer(score, means, std_error=errors, params=params, method=name, unit=found[0][2], seed=seed)
 
     smoothed.__name__ = name
     return smoothed
 
 
-def _named(why: Explanation, name: str, seed: int) -> Explanation:
-    from dataclasses import replace
-
-    return replace(why, method=name, seed=seed)
-
-
-def _moments(
-    explain: Callable[..., Explanation], score: Score, i: int, samples: int, sigma: float, seed: int, options: dict[str, Any], tick: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the explanation and of its square over noisy copies of item i, a few copies at a time."""
-    x = score.items.batch[i : i + 1]
-    if not getattr(x, "is_floating_point", lambda: True)():
+def noisy(x: Any, samples: int, sigma: float, rng: np.random.Generator) -> Iterator[Any]:
+    """Copies of x [1, ...] with Gaussian noise, 16 at a time; sigma is a share of max x - min x."""
+    if to_numpy(x).dtype.kind != "f":
         raise UnsupportedError("smooth adds noise to numbers, but this input is made of integers.")
-    spread = float(to_numpy(x).max() - to_numpy(x).min()) * sigma
-    noise = np.random.default_rng([seed, i])
-    target = score.targets[i]
-    versus = None if score.versus is None else score.versus[i]
-    total = square = np.zeros(1)
+    spread = float(x.max() - x.min()) * sigma
     for start in range(0, samples, 16):
-        count = min(16, samples - start)
-        e = noise.standard_normal((count, *x.shape[1:])) * spread
-        copies = x + (torch.as_tensor(e).to(x.device, x.dtype) if hasattr(x, "detach") else e.astype(x.dtype))
-        why = explain(score.model, copies, target, versus=versus, **options)
-        score.calls += why.model_calls
-        total, square = total + why.values.sum(0), square + (why.values.astype(np.float64) ** 2).sum(0)
-        if tick is not None and tick(i * samples + start + count, len(score) * samples) is False:
-            from askwhy.errors import Cancelled
+        e = rng.standard_normal((min(16, samples - start), *x.shape[1:])) * spread
+        yield x + (torch.as_tensor(e).to(x.device, x.dtype) if hasattr(x, "detach") else e.astype(x.dtype))
 
-            raise Cancelled(f"stopped after {start + count} of {samples} samples.")
-    return total / samples, square / samples
+
+def mean_over(
+    explain: Callable[..., Explanation], score: Score, i: int, copies: Iterator[Any], samples: int, options: dict[str, Any], tick: Progress | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """The mean of the explanations of noisy copies of item i, its standard error, and their unit."""
+    total = square = np.zeros(1)
+    versus = None if score.versus is None else score.versus[i]
+    done = 0
+    for batch in copies:
+        why = explain(score.model, batch, score.targets[i], versus=versus, **options)
+        if why.components is not None:
+            raise UnsupportedError(f"{why.method} explains by components, which differ from copy to copy; smooth works on maps and gradients.")
+        score.calls += why.model_calls
+        done += len(why)
+        values = why.values.astype(np.float64)
+        total, square = total + values.sum(0), square + (values**2).sum(0)
+        if tick is not None and tick(done, samples) is False:
+            raise Cancelled(f"stopped after {done} of {samples} samples.")
+    mean = total / samples
+    return mean, np.sqrt(np.maximum(square / samples - mean**2, 0) / (samples - 1)), why.unit
 
 
 def strongest(grads: np.ndarray) -> np.ndarray:

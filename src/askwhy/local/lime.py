@@ -16,6 +16,7 @@ from askwhy.score import ask
 
 
 @method(
+    title="LIME",
     needs="predictions",
     inputs=("image",),
     asks="Near this picture, which regions raise and which lower the score, when regions are hidden at random and a straight line is fitted to the answers?",

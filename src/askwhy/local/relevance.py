@@ -9,7 +9,7 @@ from askwhy.errors import UnsupportedError
 from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress
 from askwhy.local.gradient import gradients, need_torch
-from askwhy.registry import method
+from askwhy.registry import SLOPE, method
 from askwhy.rules import Record, Rule, check_graph, key_of, on_gradient, rules
 from askwhy.score import ask
 
@@ -20,10 +20,12 @@ else:
 
 
 @method(
+    title="Guided backpropagation",
     needs="gradients",
     inputs=("image", "table", "other"),
     asks="Which parts of the input push the score up, following only the paths that push up all the way through the network?",
     reads="positive: more of it excites the class; negative: against it. The map shows fine structure and depends little on the class",
+    unit=SLOPE,
     paper="Springenberg et al. 2015, https://arxiv.org/abs/1412.6806",
 )
 def guided_backprop(

@@ -35,7 +35,8 @@ def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], A
     merge_activations(graph, dtype)
     graph.recompile()
     ready = cast_any(graph).to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
-    pack_weights(ready)
+    if dtype == torch.float32:  # in bfloat16 the packed layout is not the one that oneDNN wants later
+        pack_weights(ready)
     return lambda x: as_dtype(ready(x.to(dtype, memory_format=torch.channels_last) if x.ndim == 4 else x.to(dtype)), x.dtype)
 
 

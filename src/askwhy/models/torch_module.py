@@ -162,13 +162,14 @@ class TorchModel:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        modules = list(self.net.modules())
-        if any(module.training for module in modules):
+        frozen: list[torch.nn.Parameter] = []
+        training = False
+        for module in self.net.modules():  # one walk, since it costs as much as a small method
+            training |= module.training
+            frozen += [p for p in module._parameters.values() if p is not None and p.requires_grad]
+        if training:
             name = next(name or "the model itself" for name, module in self.net.named_modules() if module.training)
             raise ModelError(f"the model is in training mode ({name}), where dropout and batch norm change its answers; call model.eval() first.")
-        frozen = [
-            p for module in modules for p in module._parameters.values() if p is not None and p.requires_grad
-        ]  # a shared one twice, which does no harm
         devices = [self.like.device] if self.like.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             for p in frozen:

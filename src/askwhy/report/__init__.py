@@ -73,7 +73,7 @@ def view(case: Case, model_name: str) -> View:
         score="" if first is None or len(first.prediction) == 0 else words.number(float(first.prediction[0])),
         frame=next((found for why in case.explanations if (found := framed(why.frames)) is not None), None),
         cards=made,
-        refused=[(words.title(name), message) for name, message in case.refused],
+        refused=[(cards.title(name), message) for name, message in case.refused],
         disagreement=disagreement.compare(case.explanations, [card.signed for card in made], names),
         script=reproduce.script(case, model_name),
     )

@@ -71,7 +71,7 @@ class Card:
 
 def named(whys: Sequence[Explanation]) -> list[str]:
     """A title for each; the same method with other settings gets a number."""
-    titles = [words.title(why.method) for why in whys]
+    titles = [title(why.method) for why in whys]
     return [f"{t} ({titles[: i + 1].count(t)})" if titles.count(t) > 1 else t for i, t in enumerate(titles)]
 
 
@@ -80,6 +80,12 @@ def registered(name: str) -> Method | None:
         return find(name)
     except InputError:
         return None
+
+
+def title(name: str) -> str:
+    """The name under which the literature knows a method."""
+    method = registered(name)
+    return method.title if method else name
 
 
 def card(why: Explanation, name: str) -> Card:
@@ -95,7 +101,7 @@ def card(why: Explanation, name: str) -> Card:
         asks=method.asks if method else "",
         reads=method.reads if method else "",
         paper=method.paper if method else "",
-        unit=words.unit(why.method),
+        unit=why.unit,
         seen=under(why) if mapped else None,
         layer=as_data_uri(overlay(shown)) if mapped else None,
         coarse=mapped and min(values.shape) < images.COARSE,

@@ -6,22 +6,7 @@ from typing import Any
 
 import numpy as np
 
-TITLES = {"lime": "LIME", "grad_cam": "Grad-CAM", "smooth_grad": "SmoothGrad", "guided_backprop": "Guided backpropagation"}
-
-# a slope and a difference must not be read as the same quantity, and the registry names no unit
-SLOPES = frozenset(["gradient", "saliency", "smooth_grad", "guided_backprop"])
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-
-
-def title(method: str) -> str:
-    """The name under which the literature knows a method."""
-    return TITLES.get(method) or (method[:1].upper() + method[1:].replace("_", " "))
-
-
-def unit(method: str) -> str:
-    """What one unit of the method's values is."""
-    sloped = method in SLOPES or any(f"({name})" in method for name in SLOPES)
-    return "score units per unit of input" if sloped else "score units"
 
 
 def number(value: float) -> str:

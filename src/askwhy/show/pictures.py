@@ -86,7 +86,7 @@ def extent(values: np.ndarray) -> tuple[float, float, float, float]:
 
 def bars(
     values: np.ndarray, names: Sequence[str], std_error: np.ndarray | None = None, ax: Axes | None = None, *,
-    title: str = "", most: int = 15, unit: str = "change of the score",
+    title: str = "", most: int = 15, unit: str = "score units",
 ) -> Axes:  # fmt: skip
     """Signed horizontal bars, largest magnitude on top, with 95 % error bars where a standard error is known."""
     order = np.argsort(-np.abs(values), kind="stable")[:most]
@@ -131,5 +131,5 @@ def as_data_uri(shown: Axes | np.ndarray) -> str:
 
 
 def wrapped(text: str, width: int = 46) -> str:
-    """Long names on several lines."""
-    return "\n".join(textwrap.wrap(text, width)) or text
+    """Long names on several lines; a $ is a $, and no formula."""
+    return ("\n".join(textwrap.wrap(text, width)) or text).replace("$", r"\$")
