@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from askwhy.errors import AskwhyError, FileError, InputError
+from askwhy.errors import AskwhyError, Cancelled, FileError, InputError, LayerError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
     from askwhy.explanation import Explanation
@@ -63,12 +63,9 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print the tabl
         if as_json:
             print(json.dumps([{c: getattr(m, c) for c in columns} for m in known()], indent=2))
             return
-        from rich.table import Table
-
-        table = Table("method", "kind", "needs", "inputs", "what it asks")
         for m in known():
-            table.add_row(m.name, f"{m.scope}, {m.when}, {m.access}", m.needs, ", ".join(m.inputs), m.asks)
-        console().print(table)
+            print(f"{m.name}  (needs {m.needs}; for {', '.join(m.inputs)}; {m.scope}, {m.when}, {m.access})")
+            print(f"    {m.asks}")
 
 
 @app.command()
@@ -88,42 +85,63 @@ def run(photos: list[str], model_name: str, names: list[str], target: Any, versu
     opened = [(Path(photo).name, read_picture(photo)) for photo in photos]
     note(f"askwhy: loading {model_name}")
     wrapped = load_model(model_name)
-    cases = []
-    with progress_bar() as bar:
-        for name, photo in opened:
-            cases.append(ask_all(wrapped, name, photo, names, target, versus, seed, bar))
+    cases: list[Case] = []
+    interrupted = False
+    try:
+        with progress_bar() as bar:
+            for name, photo in opened:
+                cases.append(ask_all(wrapped, name, photo, names, target, versus, seed, bar))
+    except KeyboardInterrupt:
+        if not cases:
+            raise
+        interrupted = True
+    hand_over(cases, model_name, out, as_json)
+    if interrupted:
+        raise Cancelled(f"interrupted; {len(cases)} of {len(opened)} photos were explained, and they are in the result.")
+    silent = [case.name for case in cases if not case.explanations]
+    if silent:
+        raise UnsupportedError(f"no method could explain {', '.join(silent)}; see the reasons above.")
+
+
+def hand_over(cases: list[Case], model_name: str, out: Path, as_json: bool) -> None:
+    """Print the numbers, or write the report and say what is in it."""
     if as_json:
         print(json.dumps([as_numbers(case) for case in cases], indent=2))
-    else:
-        from askwhy.explanation import write_file
-        from askwhy.report import render
+        return
+    from askwhy.explanation import write_file
+    from askwhy.report import render
 
-        write_file(out, render(cases, model_name).encode())
-        tell(cases, out)
-    if not any(case.explanations for case in cases):
-        raise InputError("no method could explain any photo; see the reasons above.")
+    write_file(out, render(cases, model_name).encode())
+    tell(cases, out)
 
 
 def ask_all(model: Model, name: str, photo: Any, names: list[str], target: Any, versus: Any, seed: int, bar: Callable[[str], Any]) -> Case:
     """All methods about one photo; a method that refuses is noted, and the others go on."""
-    import inspect
-
     from askwhy.ask import explain as ask_by_name
-    from askwhy.errors import UnsupportedError
-    from askwhy.registry import find
     from askwhy.report import Case
 
     explanations, refused = [], []
-    top = top_classes(model, photo)
+    try:
+        top = top_classes(model, photo)
+    except ModelError as error:
+        note(f"askwhy: {name}: {error}")
+        return Case(name, photo, [], [], [(method, str(error)) for method in names])
     for method in names:
-        takes_seed = method != "auto" and "seed" in inspect.signature(find(method).function).parameters
-        options: dict[str, Any] = {"seed": seed} if takes_seed else {}
         try:
+            options = {"seed": seed} if takes_seed(method) else {}
             explanations.append(ask_by_name(model, photo, method, target, versus=versus, progress=bar(f"{name}: {method}"), **options))
-        except UnsupportedError as error:
+        except (UnsupportedError, ModelError, LayerError) as error:
             refused.append((method, str(error)))
             note(f"askwhy: {method} refuses: {error}")
     return Case(name, photo, top, explanations, refused)
+
+
+def takes_seed(method: str) -> bool:
+    import inspect
+
+    from askwhy.registry import find
+
+    return method != "auto" and "seed" in inspect.signature(find(method).function).parameters
 
 
 def top_classes(model: Model, photo: Any, k: int = 5) -> list[tuple[str, float]]:
@@ -216,7 +234,7 @@ def where(error: Exception, path: Path) -> str:
     """The last line of the user's file that an error passed through."""
     import traceback
 
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
     return f"line {lines[-1]}" if lines else f"line {getattr(error, 'lineno', '?')}"
 
 
@@ -263,21 +281,16 @@ def errors_in_one_sentence() -> Iterator[None]:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str], Any]]:
     """A bar with the time left for each method, on the terminal's error channel; bar(text) -> a progress callback."""
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True)) as bar:
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
 
         def begin(text: str) -> Any:
             task = bar.add_task(text, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         yield begin
-
-
-def console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
 
 
 def note(text: str) -> None:
