@@ -530,7 +530,7 @@ def test_lime_is_exact_on_a_linear_model_and_says_that_it_fits():
 
 def test_lime_is_the_ridge_regression_of_its_own_samples():
     f, x, labels = tiny_game()
-    z, weight = aw.local.lime.neighbours(6, 300, 0.25, "uniform", np.random.default_rng([4, 0]))
+    z, weight, _ = aw.local.lime.neighbours(6, 300, 0.25, "uniform", np.random.default_rng([4, 0]))
     wanted, constant = oracle.ridge(z.astype(float), f(z.astype(float)), weight, 1.0)
     why = aw.lime(f, x, samples=300, components=labels, baseline=0, sampling="uniform", seed=4)
     np.testing.assert_allclose(why.values[0], wanted, atol=1e-9)
@@ -560,7 +560,7 @@ def test_seeds_agree_better_than_with_the_classic_sampling():
 def test_feature_selection():
     f, x, labels = tiny_game(9)
     settings = {"samples": 400, "components": labels, "baseline": 0, "sampling": "uniform", "seed": 2}
-    z, weight = aw.local.lime.neighbours(9, 400, 0.25, "uniform", np.random.default_rng([2, 0]))
+    z, weight, _ = aw.local.lime.neighbours(9, 400, 0.25, "uniform", np.random.default_rng([2, 0]))
     y = f(z.astype(float))
     forward = oracle.forward_selection(z.astype(float), y, weight, 4)
     highest = np.sort(np.argsort(-np.abs(oracle.ridge(z.astype(float), y, weight, 0.01)[0]))[:7]).tolist()
@@ -577,7 +577,7 @@ def test_feature_selection():
 def test_feature_selection_equals_limes(monkeypatch):
     base = pytest.importorskip("lime.lime_base")
     f, _, _ = tiny_game(9)
-    z, weight = aw.local.lime.neighbours(9, 300, 0.25, "uniform", np.random.default_rng(1))
+    z, weight, _ = aw.local.lime.neighbours(9, 300, 0.25, "uniform", np.random.default_rng(1))
     y = f(z.astype(float))
     peer = base.LimeBase(None)
     for name, k in (("forward_selection", 4), ("highest_weights", 5)):
@@ -612,6 +612,7 @@ def test_lime_settings_are_checked(net, x):
         ({"selection": "best"}, "selection='best': choose 'auto', 'none'"),
         ({"sampling": "gauss"}, "sampling='gauss'"),
         ({"num_features": 0}, "num_features=0"),
+        ({"width": 0.001}, "no neighbour that counts hides region 0"),
         ({"components": aw.patches(4, 2), "baseline": "component_mean"}, "components that do not overlap"),
     ):
         with pytest.raises(InputError, match=said):

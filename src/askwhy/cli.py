@@ -27,7 +27,7 @@ ModelOption = Annotated[str, typer.Option("--model", help="A model of the zoo, o
 @app.callback(invoke_without_command=True)
 def start(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        from askwhy import __version__
+        from askwhy._version import __version__
 
         print(__version__)
         raise typer.Exit

@@ -253,7 +253,7 @@ def answer(
 
 def versions() -> dict[str, str]:
     """askwhy, Python, and those of the libraries in use that can change a number."""
-    from askwhy import __version__
+    from askwhy._version import __version__
 
     used: dict[str, str] = {name: str(sys.modules[name].__version__) for name in ("numpy", "torch", "sklearn", "skimage") if name in sys.modules}
     return {"askwhy": __version__, "python": platform.python_version(), **used}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,10 @@ def lime(
         for i, count in enumerate(over_items(tick, len(score))):
             found = chosen.make(score.items, i)
             rows, name = absent(baseline, score.items, i, found, seed)
-            z, weight = neighbours(len(found), samples, width, sampling, np.random.default_rng([seed, i]))
+            z, weight, together = neighbours(len(found), samples, width, sampling, np.random.default_rng([seed, i]))
             v = Game(score, i, found, rows, batch_size=batch_size, tick=count, precision=precision)
-            fitted = fit(z, v(z), weight, num_features, selection, ridge)
+            check_hidden(z, weight, found.names, samples, width)
+            fitted = fit(z, v(z), weight, together, num_features, selection, ridge)
             fits.append({**fitted, "deviation": v.deviation})
             parts.append(found)
             names.add(name)
@@ -62,6 +63,7 @@ def lime(
         details={
             "fidelity": tuple(f["fidelity"] for f in fits),
             "selected": tuple(f["selected"] for f in fits),
+            "effective_samples": tuple(f["effective_samples"] for f in fits),
             **({"bfloat16_deviation": max(f["deviation"] for f in fits)} if precision != "float32" else {}),
         },
     )
@@ -81,34 +83,65 @@ def check_settings(samples: int, width: float, selection: str, sampling: str, nu
         raise InputError(f"num_features={num_features}: keep at least one, or None for all.")
 
 
-def kernel(share: np.ndarray, width: float) -> np.ndarray:
-    """The weight of a neighbour that shows this share of the components: sqrt(exp(-D^2 / width^2))."""
-    return np.exp(-((1 - np.sqrt(share)) ** 2) / (2 * width**2))
+def check_hidden(z: np.ndarray, weight: np.ndarray, names: Sequence[str], samples: int, width: float) -> None:
+    """A component that no neighbour hides, or that none shows, has no coefficient."""
+    share = weight @ z / weight.sum()
+    bad = (share < 1e-9) | (share > 1 - 1e-9)
+    if bad.any():
+        raise InputError(
+            f"width={width}, samples={samples}: no neighbour that counts hides {names[int(bad.argmax())]}, so its effect cannot be seen; widen the neighbourhood, or take more samples."
+        )
 
 
-def neighbours(d: int, samples: int, width: float, sampling: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """z bool [samples, d], the first all present, and their weights. Both ways have the same expected regression.
+def log_kernel(share: np.ndarray, width: float) -> np.ndarray:
+    """The logarithm of the weight of a neighbour that shows this share of the components: log sqrt(exp(-D^2 / width^2))."""
+    return -((1 - np.sqrt(share)) ** 2) / (2 * width**2)
 
-    "uniform": each component shown with probability 1/2, weighted by the kernel. "local": the number shown follows
-    binomial(d, 1/2) times the kernel, taken at evenly spread quantiles, and all weigh the same.
+
+def neighbours(d: int, samples: int, width: float, sampling: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """z bool [samples, d], the first all present; their weights; and how many in a row belong together (1 or 2).
+
+    Every way has the same expected regression. "uniform": each component shown with probability 1/2, weighted by the
+    kernel. "local": the number shown follows binomial(d, 1/2) times the kernel, taken at evenly spread quantiles, and
+    all weigh the same; where the neighbourhood is wide enough, each z comes with its complement, since in a pair the
+    effects of two components together cancel.
     """
+    from scipy.special import expit
+
     if sampling == "uniform":
         z = rng.random((samples, d)) < 0.5
         z[0] = True
-        return z, kernel(z.mean(1), width)
+        return z, np.exp(log_kernel(z.mean(1), width)), 1
+    near = log_kernel(np.arange(d + 1) / d, width)  # of a z that shows 0..d components
+    of_pair, both = expit(near - near[::-1]), np.logaddexp(near, near[::-1])
+    worth = np.average(1 / (of_pair**2 + (1 - of_pair) ** 2), weights=chance(d, both))  # how many samples a pair counts for
+    paired = worth > 1.5
+    count = quantiles(chance(d, both if paired else near), -(-samples // 2) if paired else samples, rng)
+    z = rng.random((len(count), d)).argsort(1).argsort(1) < count[:, None]
+    z[0] = True
+    if not paired:
+        return z, np.ones(samples), 1
+    z = np.stack([z, ~z], 1).reshape(-1, d)[:samples]
+    return z, of_pair[z.sum(1)], 2
+
+
+def chance(d: int, log_factor: np.ndarray) -> np.ndarray:
+    """[d + 1]: the probability that 0..d components are shown, binomial(d, 1/2) times a factor."""
     from scipy.special import gammaln
 
     shown = np.arange(d + 1)
-    logs = gammaln(d + 1) - gammaln(shown + 1) - gammaln(d - shown + 1) - (1 - np.sqrt(shown / d)) ** 2 / (2 * width**2)
+    logs = gammaln(d + 1) - gammaln(shown + 1) - gammaln(d - shown + 1) + log_factor
     share = np.exp(logs - logs.max())
-    spread = (np.arange(samples) + rng.random()) / samples
-    count = np.minimum(np.searchsorted(np.cumsum(share) / share.sum(), spread), d)
-    z = rng.random((samples, d)).argsort(1).argsort(1) < count[:, None]
-    z[0] = True
-    return z, np.ones(samples)
+    return share / share.sum()
 
 
-def fit(z: np.ndarray, y: np.ndarray, weight: np.ndarray, num_features: int | None, selection: str, ridge: float) -> dict[str, Any]:
+def quantiles(share: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers 0..d with these shares, evenly spread, so that no draw misses a part of the neighbourhood."""
+    spread = (np.arange(count) + rng.random()) / count
+    return np.minimum(np.searchsorted(np.cumsum(share), spread), len(share) - 1)
+
+
+def fit(z: np.ndarray, y: np.ndarray, weight: np.ndarray, together: int, num_features: int | None, selection: str, ridge: float) -> dict[str, Any]:
     """Weighted ridge on the selected components: values, std_error [d] (NaN where not selected), intercept, fidelity."""
     from sklearn.linear_model import Ridge
 
@@ -118,19 +151,30 @@ def fit(z: np.ndarray, y: np.ndarray, weight: np.ndarray, num_features: int | No
     line = Ridge(alpha=ridge).fit(x[:, chosen], y, sample_weight=weight)
     values, error = np.zeros(d), np.full(d, np.nan)
     values[chosen] = line.coef_
-    error[chosen] = standard_errors(x[:, chosen], y - line.predict(x[:, chosen]), weight, ridge)
+    error[chosen] = standard_errors(x[:, chosen], y - line.predict(x[:, chosen]), weight, together, ridge)
+    effective = round(float(weight.sum() ** 2 / (weight**2).sum()))
     fidelity = float(line.score(x[:, chosen], y, weight)) if np.ptp(y) > 0 else 1.0
-    return {"values": values, "std_error": error, "intercept": float(line.intercept_), "fidelity": fidelity, "selected": len(chosen)}
+    return {
+        "values": values,
+        "std_error": error,
+        "intercept": float(line.intercept_),
+        "fidelity": fidelity,
+        "selected": len(chosen),
+        "effective_samples": effective,
+    }
 
 
-def standard_errors(x: np.ndarray, residual: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
-    """Of ridge coefficients, by the sandwich formula, which does not assume that the model is linear (White 1980)."""
+def standard_errors(x: np.ndarray, residual: np.ndarray, weight: np.ndarray, together: int, ridge: float) -> np.ndarray:
+    """Of ridge coefficients, by the sandwich formula, which does not assume that the model is linear (White 1980).
+
+    Samples that were drawn together count as one (Liang & Zeger 1986).
+    """
     n, d = x.shape
     centred = x - np.average(x, axis=0, weights=weight)
     bread = np.linalg.pinv((centred * weight[:, None]).T @ centred + ridge * np.eye(d))
-    meat = (centred * (weight * residual)[:, None] ** 2).T @ centred
+    pull = np.add.reduceat(centred * (weight * residual)[:, None], np.arange(0, n, together))  # [draws, d]
     spare = max(n - d - 1, 1)
-    return np.sqrt(np.diag(bread @ meat @ bread) * n / spare)
+    return np.sqrt(np.diag(bread @ (pull.T @ pull) @ bread) * n / spare)
 
 
 def select(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int, selection: str) -> np.ndarray:
