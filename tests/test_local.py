@@ -612,6 +612,7 @@ def test_lime_settings_are_checked(net, x):
         ({"selection": "best"}, "selection='best': choose 'auto', 'none'"),
         ({"sampling": "gauss"}, "sampling='gauss'"),
         ({"num_features": 0}, "num_features=0"),
+        ({"components": np.zeros((16, 16), int)}, "the whole input is one component"),
         ({"width": 0.001}, "no neighbour that counts hides region 0"),
         ({"components": aw.patches(4, 2), "baseline": "component_mean"}, "components that do not overlap"),
     ):
@@ -619,9 +620,13 @@ def test_lime_settings_are_checked(net, x):
             aw.lime(net, x, **options)
 
 
-@pytest.mark.parametrize("method", ["slic", "quickshift", "felzenszwalb"])
-def test_superpixels_of_scikit_image(method, net, x):
-    why = aw.lime(net, x, components=aw.superpixels(method, n=9), samples=30)
+@pytest.mark.parametrize(
+    ("method", "options"), [("slic", {}), ("quickshift", {"max_dist": 6, "kernel_size": 1}), ("felzenszwalb", {"min_size": 4, "scale": 10})]
+)
+def test_superpixels_of_scikit_image(method, options, net):
+    blocks = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    x = torch.nn.functional.interpolate(blocks, size=(16, 16))
+    why = aw.lime(net, x, components=aw.superpixels(method, n=9, **options), samples=30)
     assert why.regions.shape == (2, 16, 16)
     assert method in why.params["components"]
     one = why[1]

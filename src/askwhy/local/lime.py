@@ -85,6 +85,8 @@ def check_settings(samples: int, width: float, selection: str, sampling: str, nu
 
 def check_hidden(z: np.ndarray, weight: np.ndarray, names: Sequence[str], samples: int, width: float) -> None:
     """A component that no neighbour hides, or that none shows, has no coefficient."""
+    if len(names) == 1:
+        raise InputError("the whole input is one component, so nothing can be compared; choose finer components (more superpixels, or patches).")
     share = weight @ z / weight.sum()
     bad = (share < 1e-9) | (share > 1 - 1e-9)
     if bad.any():
