@@ -245,19 +245,65 @@ def absent(baseline: Any, items: Items, i: int, components: Components, seed: in
             )
         if baseline == "auto":
             baseline = "mean" if _grey(items, i, x) is None else "grey"
-        return _named(baseline, items, i, x, components, seed)[None].astype(x.dtype, copy=False), baseline
-    values = np.asarray(to_numpy(baseline) if not hasattr(baseline, "to_numpy") else baseline.to_numpy())
+        return _whole(_named(baseline, items, i, x, components, seed), x.dtype)[None], baseline
+    values = _values(baseline, items)
     if values.ndim == 0:
-        return np.full((1, *x.shape), values.item(), dtype=x.dtype), str(values.item())
+        return _fitted(np.broadcast_to(values, (1, *x.shape)), x, items), str(values.item())
     if values.shape == x.shape[:1] and x.ndim == 3 and components.channel_axis == 0:
         values = np.broadcast_to(values[:, None, None], x.shape)
     if values.shape == x.shape:
-        return values[None].astype(x.dtype), f"given {list(x.shape)}"
+        return _fitted(values[None], x, items), f"given {list(x.shape)}"
     if values.shape[1:] == x.shape and len(values):
-        return values.astype(x.dtype), f"{len(values)} background rows"
+        return _fitted(values, x, items), f"{len(values)} background rows"
     raise InputError(
         f"the baseline has the shape {list(values.shape)}; give a number, an item's shape {list(x.shape)}, or background rows [k, {', '.join(map(str, x.shape))}]."
     )
+
+
+def _values(baseline: Any, items: Items) -> np.ndarray:
+    """The numbers of a baseline; the columns of a table have to be those of x."""
+    columns = tuple(map(str, getattr(baseline, "columns", ())))
+    if columns and items.names and columns != items.names:
+        odd = sorted(set(columns) ^ set(items.names))
+        raise InputError(f"the columns of the background are not those of x: {', '.join(odd) if odd else 'the order differs'}; give it x's columns.")
+    return np.asarray(baseline.to_numpy() if hasattr(baseline, "to_numpy") else to_numpy(baseline))
+
+
+def _fitted(values: np.ndarray, x: np.ndarray, items: Items) -> np.ndarray:
+    """Rows [k, *item] in the type of x. Raises InputError where that would change a value."""
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = values.astype(x.dtype)
+        shown = items.rebuild(rows).to_numpy() if items.rebuild else rows
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"the baseline does not fit x, which is made of {x.dtype}: {error}") from error
+    if x.dtype.kind == "f" and values.dtype.kind in "biuf" and items.rebuild is None:
+        return rows  # a float of another precision is the same value
+    changed = [at for at, (a, b) in enumerate(zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True)) if not _same(a, b)]
+    if changed:
+        column = changed[0] % max(x.size, 1)
+        name = f"column {items.names[column]!r}" if items.names else "x"
+        raise InputError(
+            f"the baseline's {values.ravel()[changed[0]]} does not fit {name}, which would make it {shown.ravel()[changed[0]]} "
+            f"({'unknown category or whole numbers' if items.rebuild else f'whole numbers, {x.dtype}'}); give x a type that holds both."
+        )
+    return rows
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, or both missing (NaN, NaT and pandas.NA are not equal to themselves)."""
+    return a is b or (a != a and b != b) if _missing(a) or _missing(b) else bool(a == b)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
+def _whole(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Computed values in the type of the input; whole numbers are rounded and kept in their range."""
+    if dtype.kind in "iu":
+        values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return values.astype(dtype, copy=False)
 
 
 def _grey(items: Items, i: int, x: np.ndarray) -> np.ndarray | None:

@@ -19,9 +19,14 @@ else:
 Rule = Callable[..., Any]  # (op, *args, **kwargs) -> what the op returns, or NotImplemented where this call is not meant
 
 
+# other names of the same arithmetic; "rsub" and "rdiv" are b - a and b / a
+SPELLINGS = {"subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "rtruediv": "rdiv", "negative": "neg"}
+
+
 def key_of(op: Any) -> str:
-    """One name for every spelling: F.relu, torch.relu_, Tensor.relu and nn.ReLU are all "relu"."""
-    return getattr(op, "__name__", "?").split(".")[0].strip("_")
+    """One name for every spelling: F.relu, torch.relu_, Tensor.relu and nn.ReLU are all "relu"; 2 / x is "rdiv"."""
+    name = getattr(op, "__name__", "?").split(".")[0].strip("_")
+    return SPELLINGS.get(name, name)
 
 
 # the autograd nodes that a rectifier leaves behind; one that the mode did not see means that the rule was bypassed

@@ -37,13 +37,14 @@ class Score:
 
     def settle(self, outputs: Any, items: range) -> Any:
         """Read the items' own answers, one row each: choose open targets, note predictions; the scores [k], differentiable."""
+        check_rows(outputs, len(items))
         for row, i in enumerate(items):
             if self.targets[i] is None:
                 check_scores(outputs, "None")
                 self.targets[i] = int(outputs[row].argmax())
-        check_rows(outputs, len(items))
         scores = self.read(outputs, items)
         found = as_floats(scores)
+        check_count(found, len(items))
         check_numbers(found, items)
         self.prediction[items.start : items.stop] = found
         return scores
@@ -85,6 +86,7 @@ class Score:
         self.calls += len(batch)
         check_rows(out, len(batch))
         values = as_floats(self._read(out, item))
+        check_count(values, len(batch))
         check_numbers(values, range(item, item + 1), "a perturbed input of ")
         return values
 
@@ -179,6 +181,12 @@ def check_rows(outputs: Any, rows: int) -> None:
         raise ModelError(
             f"the model answered {rows} inputs with an output of shape {show_shape(outputs)}; the first axis has to count the inputs (a single item is x[None])."
         )
+
+
+def check_count(values: np.ndarray, rows: int) -> None:
+    """A function that reads a structured output has to give one number for each input too."""
+    if values.shape != (rows,):
+        raise TargetError(f"the target returned numbers of shape {list(values.shape)} for {rows} inputs; it has to return one number per input, [{rows}].")
 
 
 def check_numbers(values: np.ndarray, items: range, where: str = "") -> None:

@@ -38,8 +38,8 @@ def tap(
     edit(name, output) may return another tensor for the model to go on with. The model goes on with a copy, so that a
     later in-place operation does not change what is kept. Example: `with tap(net, ["conv1"]) as seen: net(x)`.
     """
-    found = [find_layer(net, layer) for layer in layers]
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name, _ in found}
+    found = dict(find_layer(net, layer) for layer in layers)  # a layer that is named twice is kept once
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in found}
     handles = []
 
     def hook_for(name: str) -> Callable[..., torch.Tensor | None]:
@@ -54,7 +54,7 @@ def tap(
         return hook
 
     try:
-        for name, module in found:
+        for name, module in found.items():
             handles.append(module.register_forward_hook(hook_for(name)))
         yield seen
     finally:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from askwhy.errors import InputError
-from askwhy.models.base import Items, Model, as_labels
+from askwhy.models.base import Items, Model, as_labels, contents
 
 __all__ = ["Items", "Model", "wrap"]
 
@@ -38,11 +38,13 @@ def wrap(
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
         return _wrap_torch(model, labels, transform, output)
+    if isinstance(model, type):
+        raise InputError(f"{model.__name__} is a class and cannot be asked: give an nn.Module or estimator made from it, with its weights.")
     if any(hasattr(model, name) for name in ("predict_proba", "decision_function", "predict")):
         from askwhy.models.function import from_estimator
 
         return from_estimator(model, labels, output, transform)  # type: ignore[arg-type]
-    if callable(model) and not isinstance(model, type):
+    if callable(model):
         if output not in (None, "probabilities", "logits"):
             raise InputError("output= chooses among the outputs of a torch module; let your function return the scores itself.")
         from askwhy.models.function import FunctionModel
@@ -64,17 +66,16 @@ def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any) -> Model:
         key = output
 
         def select(out: Any) -> Any:
-            try:
-                return out[key] if not isinstance(key, str) or isinstance(out, dict) else getattr(out, key)
-            except (KeyError, IndexError, AttributeError, TypeError) as error:
-                raise InputError(f"output={key!r}: the model returns {_contents(out)}.") from error
+            return part(out, key)
 
     return TorchModel(net, as_labels(labels), transform, select, output == "probabilities")
 
 
-def _contents(out: Any) -> str:
-    if isinstance(out, dict):
-        return f"a dict with the keys {list(out)}"
-    if isinstance(out, (tuple, list)):
-        return f"a {type(out).__name__} of {len(out)}"
-    return f"a {type(out).__name__}"
+def part(out: Any, key: Any) -> Any:
+    """What the model returned under an index, key or attribute."""
+    try:
+        if hasattr(out, "shape"):  # the first row of a tensor is no output of its own
+            raise TypeError("one tensor has no parts")
+        return out[key] if not isinstance(key, str) or isinstance(out, Mapping) else getattr(out, key)
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        raise InputError(f"output={key!r}: the model returns {contents(out)}.") from error

@@ -78,11 +78,22 @@ def as_labels(labels: Sequence[str] | dict[int, str] | None) -> tuple[str, ...] 
     """Class names in the order of the model's outputs."""
     if labels is None:
         return None
+    if isinstance(labels, str):
+        raise InputError(f"labels={labels!r}: give a list with one name for each output.")
     if isinstance(labels, dict):
-        if sorted(labels) != list(range(len(labels))):
-            raise InputError(f"labels= as a dict needs the keys 0..{len(labels) - 1}, but has {sorted(labels)[:5]} ...")
+        if set(labels) != set(range(len(labels))):
+            raise InputError(f"labels= as a dict needs the keys 0..{len(labels) - 1}, but has {list(labels)[:5]} ...")
         labels = [labels[i] for i in range(len(labels))]
     return tuple(str(label) for label in labels)
+
+
+def contents(out: Any) -> str:
+    """What a model returned, in words."""
+    if isinstance(out, dict):
+        return f"a dict with the keys {list(out)}"
+    if isinstance(out, (tuple, list)):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a tensor of shape {show_shape(out)}" if hasattr(out, "shape") else f"a {type(out).__name__}"
 
 
 def show_shape(x: Any) -> str:
@@ -101,6 +112,8 @@ def to_numpy(x: Any) -> np.ndarray:
 def check_finite(batch: Any, what: str) -> None:
     """Refuse NaN and infinite numbers in an input, naming the first item that has one."""
     array = to_numpy(batch)
+    if array.size == 0:
+        raise InputError(f"{what} is empty: x has the shape {show_shape(array)}.")
     if array.dtype.kind != "f":
         return
     bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
@@ -110,5 +123,5 @@ def check_finite(batch: Any, what: str) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Memory ran out, as numpy, torch on a CPU or torch on a GPU say it."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)

@@ -37,18 +37,24 @@ def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], A
     ready = cast_any(graph).to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
     if dtype == torch.float32:  # in bfloat16 the packed layout is not the one that oneDNN wants later
         pack_weights(ready)
-    return lambda x: as_dtype(ready(x.to(dtype, memory_format=torch.channels_last) if x.ndim == 4 else x.to(dtype)), x.dtype)
+    return lambda x: as_dtype(ready(as_input(x, dtype)), x)
 
 
 def cast(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any]:
     """A plain copy of the network in another dtype, for a network without one straight graph."""
     ready = copy.deepcopy(net).to(dtype=dtype).requires_grad_(False)
-    return lambda x: as_dtype(ready(x.to(dtype)), x.dtype)
+    return lambda x: as_dtype(ready(x.to(dtype) if x.is_floating_point() else x), x)
 
 
-def as_dtype(out: Any, dtype: torch.dtype) -> Any:
+def as_input(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The input in the twin's dtype and layout; whole numbers (tokens) stay what they are."""
+    x = x.to(dtype) if x.is_floating_point() else x
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def as_dtype(out: Any, x: torch.Tensor) -> Any:
     """The scores in the dtype of the question."""
-    return out.to(dtype) if isinstance(out, torch.Tensor) else out
+    return out.to(x.dtype) if isinstance(out, torch.Tensor) and x.is_floating_point() else out
 
 
 def straight(net: torch.nn.Module) -> fx.GraphModule | None:
@@ -59,7 +65,7 @@ def straight(net: torch.nn.Module) -> fx.GraphModule | None:
     if hooked or any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
         return None
     try:
-        graph = copy.deepcopy(fx.symbolic_trace(net))
+        graph = fx.symbolic_trace(copy.deepcopy(net))  # a copy, since a forward may note things on its own module
     except Exception:  # noqa: BLE001  whatever the user's forward does that fx cannot follow: the model is then run as it is
         return None
     return write_convolutions(graph)
@@ -85,7 +91,7 @@ def convolution(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
     """x, weight, bias, stride, padding, dilation, groups of a 2-d convolution with fixed weights; None for anything else."""
     if node.op == "call_module":
         m = graph.get_submodule(str(node.target))
-        if type(m) is not torch.nn.Conv2d or m.padding_mode != "zeros" or isinstance(m.padding, str):
+        if type(m) is not torch.nn.Conv2d or m.padding_mode != "zeros" or isinstance(m.padding, str) or len(node.args) != 1:
             return None
         return node.args[0], m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups
     if node.op != "call_function" or node.target is not torch.conv2d or node.kwargs:
@@ -221,4 +227,6 @@ def value(graph: fx.GraphModule, node: Any) -> torch.Tensor:
 
 
 def pair(v: Any) -> tuple[int, int]:
-    return (v, v) if isinstance(v, int) else tuple(v)
+    if isinstance(v, int):
+        return v, v
+    return (v[0], v[0]) if len(v) == 1 else (v[0], v[1])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
-from askwhy.models.base import Items, as_labels, check_finite, show_shape
-from askwhy.models.pictures import from_values, is_picture, read_picture
+from askwhy.models.base import Items, as_labels, check_finite, contents, is_out_of_memory, show_shape, to_numpy
+from askwhy.models.photos import raw_items, through
+from askwhy.models.pictures import from_values
 
 
 @dataclass(eq=False)
@@ -22,24 +23,26 @@ class FunctionModel:
     labels: tuple[str, ...] | None = None
     transform: Callable[[Any], Any] | None = None
     columns: tuple[str, ...] | None = None  # what an estimator was trained on
+    classes: int | None = None  # how many an estimator has
     offers: frozenset[str] = frozenset({"predictions"})
     memory: dict[Any, Any] = field(default_factory=dict)
 
     def prepare(self, x: Any) -> Items:
         if hasattr(x, "columns") and hasattr(x, "iloc"):
             return self._prepare_frame(x)
-        if is_picture(x) or (isinstance(x, (list, tuple)) and len(x) and is_picture(x[0])):
-            return self._prepare_pictures([x] if is_picture(x) else list(x))
-        if isinstance(x, str) or (isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], str)):
-            raise InputError("x is text; askwhy explains pictures and tables for now.")
-        batch = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+        raw = raw_items(x, self.transform is not None)
+        if raw is not None and (self.transform is not None or not isinstance(x, np.ndarray) or x.ndim != 4):
+            made = through(as_array(self.transform or np.asarray), raw, self.memory)
+            grey = None if made.grey is None else made.grey.astype(made.batch.dtype)
+            return Items(made.batch, made.pictures, made.frames, grey)
+        batch = as_batch(x)
         if batch.ndim < 2 or len(batch) == 0:
             raise InputError(f"x has the shape {show_shape(batch)}; its first axis counts the items, so a single one is x[None].")
         if self.columns and batch.ndim == 2 and batch.shape[1] != len(self.columns):
             raise InputError(f"x has {batch.shape[1]} columns, the model was trained on {len(self.columns)}.")
         check_finite(batch, "item")
         pictures = tuple(from_values(item) if batch.ndim == 4 else None for item in batch)
-        return Items(batch, pictures, (None,) * len(batch), names=self.columns)
+        return Items(batch, pictures, (None,) * len(batch), names=self.columns, rebuild=frame_maker(self.columns))
 
     def _prepare_frame(self, x: Any) -> Items:
         columns = tuple(map(str, x.columns))
@@ -60,26 +63,32 @@ class FunctionModel:
 
         return Items(x.to_numpy(), (None,) * len(x), (None,) * len(x), names=columns, rebuild=rebuild)
 
-    def _prepare_pictures(self, raw: list[Any]) -> Items:
-        from PIL import Image
-
-        photos = [read_picture(item) for item in raw]
-        turn = self.transform or np.asarray
-        ready = [np.asarray(turn(photo)) for photo in photos]
-        if len({item.shape for item in ready}) > 1:
-            raise InputError(f"the pictures have different shapes, {show_shape(ready[0])} and others; wrap(..., transform=) can resize them.")
-        grey = [np.asarray(turn(Image.new("RGB", photo.size, (127, 127, 127)))) for photo in photos]
-        return Items(np.stack(ready), tuple(map(from_values, ready)), (None,) * len(raw), np.stack(grey))
-
     def outputs(self, items: Items, batch: Any) -> Any:
         try:
             out = self.function(items.rebuild(batch) if items.rebuild else batch)
         except (AskwhyError, MemoryError):
             raise
         except Exception as error:  # whatever somebody else's function raises: say what it was given, keep the cause
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {type(error).__name__}: {error}") from error
-        out = np.asarray(out.detach().cpu() if hasattr(out, "detach") else out)
-        return out[:, None] if out.ndim == 1 else out
+        return self._as_scores(out)
+
+    def _as_scores(self, out: Any) -> np.ndarray:
+        """[m, k] from what the function returned."""
+        try:
+            scores = to_numpy(out)
+        except ValueError as error:
+            raise ModelError(f"the model returned {contents(out)}, which is no array: {error}") from error
+        if scores.dtype.kind == "O" and scores.ndim == 0 or not hasattr(out, "shape") and scores.ndim == 0:
+            raise ModelError(f"the model returned {contents(out)}; it has to return one number, or one row of scores, for each input.")
+        scores = scores[:, None] if scores.ndim == 1 else scores
+        if self.classes and scores.ndim == 2 and scores.shape[1] != self.classes:
+            raise ModelError(
+                f"the model gives {scores.shape[1]} scores for {self.classes} classes, so they cannot be named (one-vs-one margins?); "
+                "use decision_function_shape='ovr', or wrap a function that gives one score a class."
+            )
+        return scores
 
     def engine(self, items: Items, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
         if precision != "float32":
@@ -102,7 +111,9 @@ def from_estimator(model: Any, labels: Any, output: str | None, transform: Any) 
     name = next((n for n in wanted[output] if hasattr(model, n)), None)
     if name is None:
         raise InputError(f"output={output!r} needs {wanted[output][0]}, which {type(model).__name__} has not.")
-    classes = getattr(model, "classes_", None) if name != "predict" else None
+    classes = getattr(model, "classes_", None)
+    if name == "predict" and classes is not None:
+        raise InputError(f"{type(model).__name__} gives only class labels, and a label is no score; wrap a function that gives probabilities.")
     function = getattr(model, name)
     binary = name == "decision_function" and classes is not None and len(classes) == 2
 
@@ -116,4 +127,33 @@ def from_estimator(model: Any, labels: Any, output: str | None, transform: Any) 
         as_labels(labels if labels is not None else classes),
         transform,
         None if columns is None else tuple(map(str, columns)),
+        None if classes is None else len(classes),
     )
+
+
+def as_array(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same transform, which may give a PIL image or a list too."""
+
+    def turned(photo: Any) -> Any:
+        out = transform(photo)
+        return out if hasattr(out, "shape") else np.asarray(out)
+
+    return turned
+
+
+def as_batch(x: Any) -> np.ndarray:
+    """Numbers or texts [n, ...]. Raises InputError."""
+    try:
+        batch = to_numpy(x)
+    except ValueError as error:
+        raise InputError(f"x cannot be read as one array: {error}") from error
+    return batch.astype(object) if batch.dtype.kind in "US" else batch  # numpy would cut longer texts of the background
+
+
+def frame_maker(columns: tuple[str, ...] | None) -> Callable[[np.ndarray], Any] | None:
+    """Rows of an array as the table that an estimator was trained on, which scikit-learn finds by its column names."""
+    try:
+        import pandas
+    except ImportError:  # the estimator came from another machine; it takes arrays too, with scikit-learn's own warning
+        return None
+    return None if columns is None else lambda values: pandas.DataFrame(values, columns=list(columns))

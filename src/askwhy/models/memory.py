@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,11 +20,29 @@ def steady_memory(calls: int) -> Iterator[None]:
     if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):  # another C library than glibc
         yield
         return
-    libc.mallopt(MMAP_THRESHOLD, 2**30)
-    libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    _enter(libc)
     try:
         yield
     finally:
-        libc.mallopt(MMAP_THRESHOLD, HIGHEST)
-        libc.mallopt(TRIM_THRESHOLD, 2 * HIGHEST)
-        libc.malloc_trim(0)
+        _leave(libc)
+
+
+_lock, _depth = threading.Lock(), 0  # the limits are those of the whole process: the last block to end resets them
+
+
+def _enter(libc: ctypes.CDLL) -> None:
+    global _depth
+    with _lock:
+        _depth += 1
+        libc.mallopt(MMAP_THRESHOLD, 2**30)
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _leave(libc: ctypes.CDLL) -> None:
+    global _depth
+    with _lock:
+        _depth -= 1
+        if _depth == 0:
+            libc.mallopt(MMAP_THRESHOLD, HIGHEST)
+            libc.mallopt(TRIM_THRESHOLD, 2 * HIGHEST)
+            libc.malloc_trim(0)

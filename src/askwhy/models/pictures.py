@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from askwhy.errors import FileError, InputError
-from askwhy.models.base import Frame
+from askwhy.errors import AskwhyError, FileError, InputError
+from askwhy.models.base import Frame, to_numpy
 
 LARGEST = 64_000_000  # pixels: a decoded photo of this size takes 0.2 GB, and no network looks that closely
 SMALLEST = 8  # pixels a side
@@ -28,23 +29,42 @@ def is_picture(item: Any) -> bool:
 
 def read_picture(item: Any) -> Any:
     """An RGB PIL image, turned upright and put on white where it was transparent. Raises FileError, InputError."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
-    name = str(item) if isinstance(item, (str, os.PathLike)) else "the picture"
-    picture = Image.fromarray(item) if isinstance(item, np.ndarray) else item
+    named = isinstance(item, (str, os.PathLike))
+    name = str(item)[:200] if named else "the picture"
+    if isinstance(item, np.ndarray):
+        check_size((item.shape[1], item.shape[0]), name)
+        item = Image.fromarray(item)
+    with warnings.catch_warnings(), said_clearly(name):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below, with a remedy
+        with Image.open(Path(item)) if named else nullcontext(item) as picture:
+            return upright(picture, name)
+
+
+def upright(picture: Any, name: str) -> Any:
+    """The pixels as RGB, as a viewer would show them."""
+    from PIL import Image, ImageOps
+
+    check_size(picture.size, name)
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        raise InputError(f"{name} has pixels of mode {picture.mode!r} (more than 8 bits); scale it to 0..255 and save it as RGB or grey.")
+    return picture.convert("RGB")
+
+
+@contextmanager
+def said_clearly(name: str) -> Iterator[None]:
+    """Whatever reading a picture raises, as a FileError or InputError that names the file."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below, with a remedy
-            if not isinstance(picture, Image.Image):
-                picture = Image.open(Path(item))
-            check_size(picture.size, name)
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            if picture.mode.startswith("I") or picture.mode == "F":
-                raise InputError(f"{name} has pixels of mode {picture.mode!r} (more than 8 bits); scale it to 0..255 and save it as RGB or grey.")
-            return picture.convert("RGB")
+        yield
+    except (AskwhyError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise FileError(f"{name} is no picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from error
     except Image.DecompressionBombError as error:
@@ -53,10 +73,10 @@ def read_picture(item: Any) -> Any:
         raise FileError(f"{name}: there is no such file.") from error
     except IsADirectoryError as error:
         raise FileError(f"{name} is a folder; name the pictures in it.") from error
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FileError(f"{name} is damaged or cut short ({error}); export it anew.") from error
+    except Exception as error:  # a damaged file makes Pillow raise almost anything, from struct.error to IndexError
+        if isinstance(error, OSError) and error.errno is not None:
+            raise FileError(f"{name} cannot be opened: {error.strerror}.") from error
+        raise FileError(f"{name} is damaged, cut short or of a kind that cannot be read ({error}); export it anew as PNG or JPEG.") from error
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -68,26 +88,45 @@ def check_size(size: tuple[int, int], name: str) -> None:
         raise InputError(f"{name} is {width} x {height} pixels; at least {SMALLEST} x {SMALLEST} are needed to explain anything.")
 
 
+def probe(transform: Callable[[Any], Any], picture: Any) -> np.ndarray | None:
+    """What a transform makes of a picture of ours, as floats; None where it refuses it or finds no numbers for it.
+
+    The user's own photo has passed the transform before, so a refusal only says that the transform needs more contrast
+    (or a face, or a text) than a grey or a ramp has. What is not known then is left open, and not guessed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a division by the spread of a grey picture is no news for the user
+            out = np.asarray(to_numpy(transform(picture)), dtype=float)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  whatever somebody else's transform raises
+        return None
+    return out if np.isfinite(out).all() else None
+
+
 def frame_of(transform: Callable[[Any], Any], size: tuple[int, int]) -> Frame | None:
     """Find which part of a photo a transform keeps, by sending a ramp through it.
 
     Works for any resize and crop followed by any scaling of the channels; None when the transform does anything else
-    (a rotation, statistics of the single picture).
+    (a rotation, statistics of the single picture, chance).
     """
     from PIL import Image
 
-    across = np.linspace(0, 255, size[0]).round().astype(np.uint8)[None].repeat(size[1], 0)
-    down = np.linspace(0, 255, size[1]).round().astype(np.uint8)[:, None].repeat(size[0], 1)
-    black, white, x, y = (
-        np.asarray(transform(Image.fromarray(ramp).convert("RGB")), dtype=float)
-        for ramp in (np.zeros_like(across), np.full_like(across, 255), across, down)
-    )  # each [c, h, w] or [h, w, c]
-    if black.shape != white.shape or black.ndim != 3 or np.abs(white - black).min() < 1e-6:
+    across = np.linspace(0, 255, size[0])[None].repeat(size[1], 0)
+    down = np.linspace(0, 255, size[1])[:, None].repeat(size[0], 1)
+    ramps = (np.zeros_like(across), np.full_like(across, 255), across, down, 255 - (across + down) / 2)
+    probes = [probe(transform, Image.fromarray(ramp.round().astype(np.uint8)).convert("RGB")) for ramp in ramps]  # [c, h, w] or [h, w, c]
+    black, white = probes[:2]
+    if black is None or white is None or black.ndim != 3 or any(p is None or p.shape != black.shape for p in probes):
+        return None
+    if np.abs(white - black).min() < 1e-6:
         return None
     channel = 0 if black.shape[0] in (1, 3) else 2
-    u, v = (((ramp - black) / (white - black)).mean(channel) for ramp in (x, y))  # [h, w] in 0..1
+    u, v, both = (((ramp - black) / (white - black)).mean(channel) for ramp in probes[2:] if ramp is not None)  # [h, w] in 0..1
     columns, rows = edges(u.mean(0), size[0]), edges(v.mean(1), size[1])
-    if columns is None or rows is None or np.ptp(u, 0).max() > 0.02 or np.ptp(v, 1).max() > 0.02:
+    bent = max(np.ptp(u, 0).max(), np.ptp(v, 1).max(), np.abs(both - 1 + (u + v) / 2)[2:-2, 2:-2].max(initial=0))
+    if columns is None or rows is None or bent > 0.02:
         return None
     return Frame((columns[0], rows[0], columns[1], rows[1]), size)
 
@@ -121,7 +160,9 @@ def from_values(x: np.ndarray) -> np.ndarray | None:
         low, high = 0, 255
     elif low >= 0 and high <= 1:
         low, high = 0, 1
-    scale = 255 / max(high - low, 1e-12)
-    scaled = (x.astype(np.float32, copy=False) * np.float32(scale) + np.float32(0.5 - low * scale)).astype(np.uint8)
+    if high <= low:  # one colour: the middle of the scale
+        low, high = low - 1, high + 1
+    scale = 255 / (high - low)
+    scaled = ((x.astype(np.float32, copy=False) - np.float32(low)) * np.float32(scale) + np.float32(0.5)).clip(0, 255).astype(np.uint8)
     scaled = scaled.transpose(1, 2, 0) if x.shape[0] in (1, 3) else scaled
     return np.broadcast_to(scaled, (*scaled.shape[:2], 3))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.errors import AskwhyError, InputError, ModelError
-from askwhy.models.base import Frame, Items, check_finite, is_out_of_memory, show_shape, to_numpy
+from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
+from askwhy.models.base import Items, check_finite, contents, is_out_of_memory, show_shape, to_numpy
 from askwhy.models.fast import cast, twin
-from askwhy.models.pictures import frame_of, from_values, is_picture, read_picture, seen
+from askwhy.models.photos import raw_items, through
+from askwhy.models.pictures import from_values
 
 if TYPE_CHECKING:
     import torch
@@ -39,17 +40,15 @@ class TorchModel:
 
     @property
     def like(self) -> torch.Tensor:
-        """A tensor of the model, for its device and dtype."""
+        """A tensor of the model, for its device and dtype; an empty one of a model without parameters."""
         tensors = (t for t in chain(self.net.parameters(), self.net.buffers()) if t.is_floating_point())
         return next(tensors, torch.empty(0))
 
     def prepare(self, x: Any) -> Items:
-        raw = raw_items(x)
+        raw = raw_items(x, self.transform is not None)
         if raw is not None:
             return self._prepare_raw(raw)
-        if isinstance(x, (list, tuple)) and isinstance(x[0], torch.Tensor):
-            x = torch.stack(tuple(x))
-        array = torch.as_tensor(x if isinstance(x, torch.Tensor) else np.asarray(x))
+        array = as_tensor(x)
         if array.ndim < 2 or len(array) == 0:
             raise InputError(f"x has the shape {show_shape(array)}; its first axis counts the items, so a single one is x[None].")
         check_finite(array, "item")
@@ -62,41 +61,14 @@ class TorchModel:
             raise InputError(
                 f"{type(raw[0]).__name__} is no tensor, and this model has no transform: askwhy.wrap(net, transform=...) says how to turn it into one."
             )
-        from PIL import Image
-
-        ready, grey, pictures, frames = [], [], [], []
-        for item in raw:
-            if not is_picture(item):
-                raise InputError(f"x holds a {type(item).__name__}; give pictures (a path, a PIL image, a uint8 array) or tensors.")
-            photo = read_picture(item)
-            ready.append(self._transformed(photo))
-            grey.append(self._transformed(Image.new("RGB", photo.size, (127, 127, 127))))
-            frame = self._frame(photo.size)
-            h, w = ready[-1].shape[-2:]
-            pictures.append(seen(photo, frame, h, w) if frame else from_values(to_numpy(ready[-1])))
-            frames.append(frame)
-        if len({tuple(t.shape) for t in ready}) > 1:
-            raise InputError(f"transform= gave different shapes, {show_shape(ready[0])} and others; let it resize to one size.")
-        items = Items(self._place(torch.stack(ready)), tuple(pictures), tuple(frames), self._place(torch.stack(grey)))
-        check_finite(items.batch, "item")
-        return items
-
-    def _transformed(self, photo: Any) -> torch.Tensor:
-        assert self.transform is not None
-        out = self.transform(photo)
-        if not isinstance(out, (torch.Tensor, np.ndarray)):
-            raise InputError(f"transform= returned {type(out).__name__}; it has to return one tensor without a batch axis.")
-        return torch.as_tensor(out)
-
-    def _frame(self, size: tuple[int, int]) -> Frame | None:
-        key = ("frame", size)
-        if key not in self.memory:
-            assert self.transform is not None
-            self.memory[key] = frame_of(self.transform, size)
-        return self.memory[key]
+        made = through(self.transform, raw, self.memory)
+        grey = None if made.grey is None else self._place(as_tensor(made.grey.astype(made.batch.dtype)))
+        return Items(self._place(as_tensor(made.batch)), made.pictures, made.frames, grey)
 
     def _place(self, x: torch.Tensor) -> torch.Tensor:
         like = self.like
+        if not len(like) and like.ndim == 1:
+            return x.detach()
         return x.detach().to(like.device, like.dtype if x.is_floating_point() else x.dtype)
 
     def forward(self, batch: torch.Tensor) -> Any:
@@ -109,18 +81,22 @@ class TorchModel:
             if is_out_of_memory(error):
                 raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {first_line(error)}") from error
+        if isinstance(out, torch.Tensor) and out.ndim == 1 and batch.ndim == 3:
+            self._refuse_unbatched(batch)
         return self.scores(out)
+
+    def _refuse_unbatched(self, batch: torch.Tensor) -> None:
+        """A convolution takes [c, h, w] too, and its scores [classes] would pass for one score of each of c items."""
+        if any(isinstance(m, torch.nn.Conv2d) and m.in_channels == len(batch) > 1 for m in self.net.modules()):
+            raise ModelError(
+                f"the model takes an input of shape {show_shape(batch)} for a single picture; give x[None]. (If these are {len(batch)} items, let the model return [n, 1].)"
+            )
 
     def scores(self, out: Any) -> Any:
         """Choose the scores among what the model returned; probabilities if the wrap asked for them."""
-        out = self.select(out) if self.select else find_scores(out)
-        if not isinstance(out, torch.Tensor):
-            return out
-        if out.ndim == 1:
-            out = out[:, None]
-        if self.probabilities and out.ndim == 2:
-            out = out.softmax(-1) if out.shape[1] > 1 else out.sigmoid()
-        return out
+        if self.probabilities:
+            return probabilities(out)
+        return as_column(self.select(out) if self.select else find_scores(out))
 
     def outputs(self, items: Items, batch: torch.Tensor) -> Any:
         with torch.no_grad():
@@ -132,19 +108,40 @@ class TorchModel:
         exact = precision == "float32"
         if exact and calls < WORTH_A_TWIN:
             return None, "forward"
+        own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
         with torch.no_grad():
-            run = self._twin(self.like.dtype if exact else torch.bfloat16, samples)
-            if run is None:
-                return None, "forward"
-            return run, f"twin {precision}"
+            run = self._exact_twin(own, samples) if exact or own == torch.bfloat16 else self._other_twin(torch.bfloat16, samples)
+        return run, "forward" if run is None else f"twin {precision}"
 
-    def _twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any] | None:
-        """The faster twin, made anew when a weight has changed; None if it does not give the model's own scores."""
-        state = tuple((t.data_ptr(), t._version) for t in (*self.net.parameters(), *self.net.buffers()))
-        kept, made = self.memory.get(("twin", dtype), (None, None))
-        if kept != state:
-            made = twin(self.net, dtype) or (None if dtype == self.like.dtype else cast(self.net, dtype))
-            self.memory["twin", dtype] = state, made
+    def _exact_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any] | None:
+        """The faster twin; None if there is none, or it does not give the model's own scores."""
+        run = self._kept(dtype, twin)
+        return run if run is not None and same_scores(self.forward(samples), run, samples) else None
+
+    def _other_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any]:
+        """The twin in another dtype, or else a plain copy in it. Raises UnsupportedError where the model cannot run so."""
+        reason: Exception | None = None
+        for make in (twin, cast):
+            try:
+                run = self._kept(dtype, make)
+                if run is not None:
+                    run(samples)
+                    return run
+            except Exception as error:  # whatever the user's layers raise in a dtype that they were not written for
+                if is_out_of_memory(error):
+                    raise
+                reason = error
+        raise UnsupportedError(f"the model cannot compute in {dtype}: {first_line(reason) if reason else ''}; leave precision out.") from reason
+
+    def _kept(self, dtype: torch.dtype, make: Callable[..., Any]) -> Callable[[Any], Any] | None:
+        """What `make` makes of the model, made anew when a weight has changed."""
+        tensors = [*self.net.parameters(), *self.net.buffers()]
+        # the version counts changes in place, but not those through .data, which the sums show
+        state = tuple((t.data_ptr(), t._version) for t in tensors), tuple(float(total(t)) for t in tensors)
+        known, made = self.memory.get((make.__name__, dtype), (None, None))
+        if known != state:
+            made = make(self.net, dtype)
+            self.memory[make.__name__, dtype] = state, made
         if made is None:
             return None
         own = made
@@ -153,9 +150,7 @@ class TorchModel:
             with torch.no_grad():
                 return self.scores(own(batch))
 
-        if dtype != self.like.dtype:
-            return run
-        return run if same_scores(self.forward(samples), run, samples) else None
+        return run
 
     def compose(self, present: np.ndarray, x: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
         return torch.where(torch.from_numpy(present).to(x.device), x, absent)
@@ -181,47 +176,76 @@ class TorchModel:
                     p.requires_grad_(True)
 
 
+def total(t: torch.Tensor) -> torch.Tensor:
+    """A number that changes when the weights do."""
+    return t.detach().sum(dtype=torch.float64 if t.is_floating_point() else None)
+
+
 def same_scores(wanted: Any, run: Callable[[Any], Any], samples: torch.Tensor) -> bool:
     """Whether a twin gives the model's scores to 1e-4 (relative above 1)."""
     try:
         got = run(samples)
-    except RuntimeError:  # the twin cannot take this input; the model itself can
+    except Exception:  # noqa: BLE001  whatever the twin cannot do with this input: the model itself can
         return False
     if not isinstance(wanted, torch.Tensor) or not isinstance(got, torch.Tensor) or got.shape != wanted.shape:
         return False
     return bool(((got - wanted).abs() <= 1e-4 * wanted.abs().clamp(min=1)).all())
 
 
-def raw_items(x: Any) -> list[Any] | None:
-    """The raw items as a list, or None when x is a batch of numbers already."""
-    if is_picture(x):
-        return [x]
-    if isinstance(x, np.ndarray) and x.ndim == 4 and len(x) and is_picture(x[0]):
-        return list(x)
-    if isinstance(x, (list, tuple)) and len(x) and not isinstance(x[0], (int, float, list, np.generic, torch.Tensor)):
-        return list(x) if is_picture(x[0]) or not isinstance(x[0], np.ndarray) else None
-    return None
+def as_tensor(x: Any) -> torch.Tensor:
+    """Numbers in any packing. Raises InputError."""
+    if isinstance(x, torch.Tensor):
+        return x
+    if isinstance(x, (list, tuple)) and x and all(isinstance(item, torch.Tensor) for item in x):
+        if len({tuple(item.shape) for item in x}) > 1:
+            raise InputError(f"x holds tensors of different shapes, {show_shape(x[0])} and others; resize them, or ask for one at a time.")
+        return torch.stack(tuple(x))
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InputError(f"x cannot be read as numbers: {first_line(error)}") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"x is a {type(x).__name__} of {array.dtype}; a torch model needs numbers.")
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))  # torch warns about what it must not write to
+
+
+def parts_of(out: Any) -> dict[Any, Any]:
+    """What a model returned, by name or place; empty for a single thing."""
+    if isinstance(out, dict):
+        return dict(out)
+    if is_dataclass(out) and not isinstance(out, type):
+        return {f.name: getattr(out, f.name) for f in fields(out)}
+    if isinstance(out, tuple) and hasattr(out, "_fields"):
+        return dict(zip(out._fields, out, strict=True))
+    return dict(enumerate(out)) if isinstance(out, (tuple, list)) else {}
 
 
 def find_scores(out: Any) -> Any:
     """The tensor [m, k] of scores in a tuple, dict or dataclass, if there is just one that can be meant."""
-    if isinstance(out, torch.Tensor):
-        return out
-    if isinstance(out, dict):
-        parts = dict(out)
-    elif is_dataclass(out) and not isinstance(out, type):
-        parts = {f.name: getattr(out, f.name) for f in fields(out)}
-    elif isinstance(out, tuple) and hasattr(out, "_fields"):
-        parts = dict(zip(out._fields, out, strict=True))
-    elif isinstance(out, (tuple, list)):
-        parts = {str(i): part for i, part in enumerate(out)}
-    else:
-        return out
+    parts = parts_of(out)
     named = next((parts[name] for name in SCORE_NAMES if isinstance(parts.get(name), torch.Tensor)), None)
     if named is not None:
         return named
-    found = {name: t for name, t in parts.items() if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim == 2}
-    return next(iter(found.values())) if len(found) == 1 else out
+    found = [t for t in parts.values() if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim == 2]
+    return found[0] if len(found) == 1 else out
+
+
+def probabilities(out: Any) -> torch.Tensor:
+    """The model's own where it returns some under that name; else the softmax, or the sigmoid of a single score."""
+    own = parts_of(out).get("probabilities")
+    if isinstance(own, torch.Tensor):
+        return as_column(own)
+    found = as_column(find_scores(out))
+    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+        raise InputError(
+            f"output='probabilities' needs scores [n, classes], but the model returns {contents(out)}; give output= a function that makes them."
+        )
+    return found.softmax(-1) if found.shape[1] > 1 else found.sigmoid()
+
+
+def as_column(out: Any) -> Any:
+    """One score an input, [m], is [m, 1]."""
+    return out[:, None] if isinstance(out, torch.Tensor) and out.ndim == 1 else out
 
 
 def first_line(error: BaseException) -> str:
