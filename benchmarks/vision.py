@@ -102,10 +102,14 @@ def main() -> None:
         return ordinary(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
 
     def lime_peer() -> Any:
-        return LimeImageExplainer(random_state=0).explain_instance(picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels)
+        return LimeImageExplainer(random_state=0).explain_instance(
+            picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels
+        )
 
     def occlusion_peer() -> Any:
-        return captum.attr.Occlusion(ordinary).attribute(x, sliding_window_shapes=(3, 32, 32), strides=(3, 8, 8), target=282, perturbations_per_eval=8)
+        return captum.attr.Occlusion(ordinary).attribute(
+            x, sliding_window_shapes=(3, 32, 32), strides=(3, 8, 8), target=282, perturbations_per_eval=8
+        )
 
     deviation = {}
     for precision in ("float32", "bfloat16"):
@@ -125,7 +129,9 @@ def main() -> None:
     for method in ("lime", "occlusion"):
         if (method, "bfloat16") in deviation and (method, "float32") in deviation:
             a, b = deviation[method, "float32"], deviation[method, "bfloat16"]
-            print(f"\n{method}: bfloat16 against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a.ravel(), b.ravel())[0, 1]:.4f}")
+            print(
+                f"\n{method}: bfloat16 against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a.ravel(), b.ravel())[0, 1]:.4f}"
+            )
 
     def forward_backward(to: str) -> None:
         leaf = x.clone().requires_grad_(to == "input")

@@ -59,8 +59,8 @@ FAILS_AT = MODEL.splitlines().index("    return 1 / 0") + 1
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own.py").write_text(MODEL)
-    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    blocks = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(blocks).resize((64, 48), Image.Resampling.NEAREST).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

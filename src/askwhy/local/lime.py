@@ -56,7 +56,7 @@ def lime(
     return answer(
         score,
         pad([f["values"] for f in fits]),
-        std_error=pad([f["std_error"] for f in fits]),
+        std_error=pad([f["std_error"] for f in fits], np.nan),
         base_value=np.array([f["intercept"] for f in fits]),
         components=parts,
         params={"components": chosen.text, "baseline": ", ".join(sorted(names))},

@@ -21,7 +21,7 @@ else:
     torch = lazy("torch", "torch")
     fx = lazy("torch.fx", "torch")
 
-CONV_DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)  # input, weight, bias, stride, padding, dilation, groups
+CONV_ARGUMENTS = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 LARGEST_COPY = 2**31  # bytes of parameters: a larger model is not copied
 
 
@@ -83,6 +83,7 @@ def write_convolutions(graph: fx.GraphModule) -> fx.GraphModule:
         with graph.graph.inserting_before(node):
             tensors = [graph.graph.get_attr(f"_{kind}_{count}") for kind in ("weight", "bias")]
             plain = graph.graph.call_function(torch.conv2d, (x, *tensors, *rest))
+        plain.meta["written"] = True
         replace(graph, node, plain)
     return graph
 
@@ -94,9 +95,10 @@ def convolution(graph: fx.GraphModule, node: fx.Node) -> tuple[Any, ...] | None:
         if type(m) is not torch.nn.Conv2d or m.padding_mode != "zeros" or isinstance(m.padding, str) or len(node.args) != 1:
             return None
         return node.args[0], m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups
-    if node.op != "call_function" or node.target is not torch.conv2d or node.kwargs:
+    if node.op != "call_function" or node.target is not torch.conv2d:
         return None
-    x, weight, bias, stride, padding, dilation, groups = cast_any((*node.args, *CONV_DEFAULTS[len(node.args) :]))
+    given = dict(zip(CONV_ARGUMENTS, node.args, strict=False)) | node.kwargs
+    x, weight, bias, stride, padding, dilation, groups = cast_any((CONV_ARGUMENTS | given).values())
     if isinstance(padding, str) or not fixed(weight) or not (bias is None or fixed(bias)):
         return None
     return x, value(graph, weight), None if bias is None else value(graph, bias), pair(stride), pair(padding), pair(dilation), groups
@@ -214,7 +216,8 @@ def onednn(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> bool:
 
 
 def conv_nodes(graph: fx.GraphModule) -> list[fx.Node]:
-    return [n for n in graph.graph.nodes if n.op == "call_function" and n.target is torch.conv2d and fixed(n.args[1])]
+    """The convolutions in the one form; the others share their weights with the model's copy, and stay as they are."""
+    return [n for n in graph.graph.nodes if n.target is torch.conv2d and "written" in n.meta]
 
 
 def fixed(node: Any) -> bool:

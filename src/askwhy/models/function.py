@@ -80,7 +80,7 @@ class FunctionModel:
             scores = to_numpy(out)
         except ValueError as error:
             raise ModelError(f"the model returned {contents(out)}, which is no array: {error}") from error
-        if scores.dtype.kind == "O" and scores.ndim == 0 or not hasattr(out, "shape") and scores.ndim == 0:
+        if (scores.dtype.kind == "O" and scores.ndim == 0) or (not hasattr(out, "shape") and scores.ndim == 0):
             raise ModelError(f"the model returned {contents(out)}; it has to return one number, or one row of scores, for each input.")
         scores = scores[:, None] if scores.ndim == 1 else scores
         if self.classes and scores.ndim == 2 and scores.shape[1] != self.classes:

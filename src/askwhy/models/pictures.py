@@ -16,6 +16,7 @@ from askwhy.models.base import Frame, to_numpy
 
 LARGEST = 64_000_000  # pixels: a decoded photo of this size takes 0.2 GB, and no network looks that closely
 SMALLEST = 8  # pixels a side
+Ends = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def is_picture(item: Any) -> bool:
@@ -76,7 +77,7 @@ def said_clearly(name: str) -> Iterator[None]:
     except Exception as error:  # a damaged file makes Pillow raise almost anything, from struct.error to IndexError
         if isinstance(error, OSError) and error.errno is not None:
             raise FileError(f"{name} cannot be opened: {error.strerror}.") from error
-        raise FileError(f"{name} is damaged, cut short or of a kind that cannot be read ({error}); export it anew as PNG or JPEG.") from error
+        raise FileError(f"{name} is damaged or cut short, or of a kind that cannot be read ({error}); export it anew as PNG or JPEG.") from error
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -105,7 +106,29 @@ def probe(transform: Callable[[Any], Any], picture: Any) -> np.ndarray | None:
     return out if np.isfinite(out).all() else None
 
 
-def frame_of(transform: Callable[[Any], Any], size: tuple[int, int]) -> Frame | None:
+def plain(transform: Callable[[Any], Any], size: tuple[int, int], level: int) -> np.ndarray | None:
+    """What a transform makes of one grey, from black (0) to white (255)."""
+    from PIL import Image
+
+    return probe(transform, Image.new("RGB", size, (level, level, level)))
+
+
+def ends(transform: Callable[[Any], Any], size: tuple[int, int]) -> Ends:
+    """What a transform makes of black and of white."""
+    return plain(transform, size, 0), plain(transform, size, 255)
+
+
+def grey_of(transform: Callable[[Any], Any], size: tuple[int, int], known: Ends | None = None) -> np.ndarray | None:
+    """What the transform makes of a grey photo; None where it lies outside black and white, as after a division by the photo's own spread."""
+    (black, white), grey = known or ends(transform, size), plain(transform, size, 127)
+    if black is None or white is None or grey is None or not black.shape == white.shape == grey.shape:
+        return None
+    slack = 1e-6 * (1 + np.abs(white - black))
+    between = (grey >= np.minimum(black, white) - slack) & (grey <= np.maximum(black, white) + slack)
+    return grey if between.all() else None
+
+
+def frame_of(transform: Callable[[Any], Any], size: tuple[int, int], known: Ends | None = None) -> Frame | None:
     """Find which part of a photo a transform keeps, by sending a ramp through it.
 
     Works for any resize and crop followed by any scaling of the channels; None when the transform does anything else
@@ -113,17 +136,17 @@ def frame_of(transform: Callable[[Any], Any], size: tuple[int, int]) -> Frame | 
     """
     from PIL import Image
 
+    black, white = ends(transform, size) if known is None else known
+    if black is None or white is None or black.ndim != 3 or black.shape != white.shape or np.abs(white - black).min() < 1e-6:
+        return None
     across = np.linspace(0, 255, size[0])[None].repeat(size[1], 0)
     down = np.linspace(0, 255, size[1])[:, None].repeat(size[0], 1)
-    ramps = (np.zeros_like(across), np.full_like(across, 255), across, down, 255 - (across + down) / 2)
+    ramps = (across, down, 255 - (across + down) / 2)
     probes = [probe(transform, Image.fromarray(ramp.round().astype(np.uint8)).convert("RGB")) for ramp in ramps]  # [c, h, w] or [h, w, c]
-    black, white = probes[:2]
-    if black is None or white is None or black.ndim != 3 or any(p is None or p.shape != black.shape for p in probes):
-        return None
-    if np.abs(white - black).min() < 1e-6:
+    if any(p is None or p.shape != black.shape for p in probes):
         return None
     channel = 0 if black.shape[0] in (1, 3) else 2
-    u, v, both = (((ramp - black) / (white - black)).mean(channel) for ramp in probes[2:] if ramp is not None)  # [h, w] in 0..1
+    u, v, both = (((ramp - black) / (white - black)).mean(channel) for ramp in probes if ramp is not None)  # [h, w] in 0..1
     columns, rows = edges(u.mean(0), size[0]), edges(v.mean(1), size[1])
     bent = max(np.ptp(u, 0).max(), np.ptp(v, 1).max(), np.abs(both - 1 + (u + v) / 2)[2:-2, 2:-2].max(initial=0))
     if columns is None or rows is None or bent > 0.02:

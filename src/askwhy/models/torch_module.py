@@ -116,7 +116,14 @@ class TorchModel:
     def _exact_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any] | None:
         """The faster twin; None if there is none, or it does not give the model's own scores."""
         run = self._kept(dtype, twin)
-        return run if run is not None and same_scores(self.forward(samples), run, samples) else None
+        if run is None:
+            return None
+        try:
+            return run if same_scores(self.forward(samples), run, samples) else None
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, AskwhyError) or not is_out_of_memory(error):
+                raise
+            return None  # not even the samples fit together: ask the model itself, which may be given less
 
     def _other_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any]:
         """The twin in another dtype, or else a plain copy in it. Raises UnsupportedError where the model cannot run so."""
@@ -125,7 +132,7 @@ class TorchModel:
             try:
                 run = self._kept(dtype, make)
                 if run is not None:
-                    run(samples)
+                    run(samples[:1])
                     return run
             except Exception as error:  # whatever the user's layers raise in a dtype that they were not written for
                 if is_out_of_memory(error):
@@ -136,8 +143,8 @@ class TorchModel:
     def _kept(self, dtype: torch.dtype, make: Callable[..., Any]) -> Callable[[Any], Any] | None:
         """What `make` makes of the model, made anew when a weight has changed."""
         tensors = [*self.net.parameters(), *self.net.buffers()]
-        # the version counts changes in place, but not those through .data, which the sums show
-        state = tuple((t.data_ptr(), t._version) for t in tensors), tuple(float(total(t)) for t in tensors)
+        # the version counts changes in place, but not those through .data, which the fingerprint shows
+        state = tuple((t.data_ptr(), t._version) for t in tensors), fingerprint(tensors)
         known, made = self.memory.get((make.__name__, dtype), (None, None))
         if known != state:
             made = make(self.net, dtype)
@@ -176,9 +183,10 @@ class TorchModel:
                     p.requires_grad_(True)
 
 
-def total(t: torch.Tensor) -> torch.Tensor:
-    """A number that changes when the weights do."""
-    return t.detach().sum(dtype=torch.float64 if t.is_floating_point() else None)
+def fingerprint(tensors: list[torch.Tensor]) -> tuple[float, ...]:
+    """One number a tensor that changes when a value changes or moves, as quick as a sum."""
+    ramp = torch.linspace(1, 2, max((t.numel() for t in tensors), default=0))
+    return tuple(float(torch.dot(t.detach().flatten().float(), ramp[: t.numel()].to(t.device))) for t in tensors)
 
 
 def same_scores(wanted: Any, run: Callable[[Any], Any], samples: torch.Tensor) -> bool:

@@ -65,7 +65,7 @@ def heatmap(
     ax.set_xticks([]), ax.set_yticks([])
     ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
     scale = ax.figure.colorbar(scale_of(shown), ax=ax, fraction=0.046, pad=0.03)
-    scale.set_label(unit, fontsize=8)
+    scale.set_label(wrapped(unit), fontsize=8)
     scale.ax.tick_params(labelsize=8)
     if not signed:
         scale.ax.set_ylim(0, top)
@@ -90,15 +90,15 @@ def bars(
 ) -> Axes:  # fmt: skip
     """Signed horizontal bars, largest magnitude on top, with 95 % error bars where a standard error is known."""
     order = np.argsort(-np.abs(values), kind="stable")[:most]
-    ax = ax or new_axes(6.0, 0.9 + 0.32 * len(order))
+    ax = ax or new_axes(6.0, 0.9 + 0.32 * len(order) + 0.2 * wrapped(title).count("\n"))
     at = np.arange(len(order))
     error = None if std_error is None else 1.96 * np.nan_to_num(std_error[order])
     ax.barh(at, values[order], xerr=error, color=[FOR if v > 0 else AGAINST for v in values[order]], ecolor="0.35", capsize=2)
-    ax.set_yticks(at, [wrapped(names[k], 34) for k in order], fontsize=9, fontfamily=fonts())
+    ax.set_yticks(at, [wrapped(names[k], 34, 2) for k in order], fontsize=9, fontfamily=fonts())
     ax.invert_yaxis()
     ax.axvline(0, color="0.5", linewidth=0.8)
     rest = f" ({len(values) - len(order)} smaller ones not shown)" if len(values) > len(order) else ""
-    ax.set_xlabel(unit + rest, fontsize=9)
+    ax.set_xlabel(wrapped(unit + rest, 70), fontsize=9)
     ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
     ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -130,6 +130,6 @@ def as_data_uri(shown: Axes | np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def wrapped(text: str, width: int = 46) -> str:
-    """Long names on several lines; a $ is a $, and no formula."""
-    return ("\n".join(textwrap.wrap(text, width)) or text).replace("$", r"\$")
+def wrapped(text: str, width: int = 46, lines: int = 3) -> str:
+    """Long names on several lines, and cut after the last; a $ is a $, and no formula."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ...")).replace("$", r"\$")
