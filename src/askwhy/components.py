@@ -28,7 +28,7 @@ class Components:
 
     def present(self, z: np.ndarray) -> np.ndarray:
         """z [m, d] -> bool, broadcastable to [m, *item]: a position is absent when any component that covers it is."""
-        shown = z[:, self.labels] if self.labels is not None else self._uncovered(~z)
+        shown = np.take(z, self.labels, axis=1) if self.labels is not None else self._uncovered(~z)
         return shown if self.channel_axis is None else np.expand_dims(shown, self.channel_axis + 1)
 
     def _uncovered(self, gone: np.ndarray) -> np.ndarray:

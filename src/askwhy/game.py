@@ -25,24 +25,25 @@ class BatchSize:
 
     def __init__(self, start: int, limit: int, *, fixed: bool = False) -> None:
         self.size, self.limit, self.settled = start, limit, fixed
-        self._best: tuple[float, int] | None = None  # seconds per item, size
+        self._best = (float("inf"), start)  # seconds per item, size
         self._first: float | None = None  # the first chunk of a size also prepares it, so the better of two counts
+        self._misses = 0
 
     def learn(self, size: int, seconds: float) -> None:
-        """Climb while each doubling is faster."""
+        """Climb by doubling until two sizes in a row are not faster: one may only have met a busy moment."""
         if self.settled or size < self.size:
             return
         if self._first is None:
             self._first = seconds
             return
         each, self._first = min(seconds, self._first) / size, None
-        faster = self._best is None or each < 0.97 * self._best[0]
+        faster = each < 0.98 * self._best[0]
+        self._misses = 0 if faster else self._misses + 1
         if faster:
             self._best = each, size
-        if faster and size * 2 <= self.limit:
+        if self._misses < 2 and size * 2 <= self.limit:
             self.size = size * 2
         else:
-            assert self._best is not None
             self.size, self.settled = self._best[1], True
 
     def halve(self, size: int) -> None:
@@ -130,7 +131,7 @@ class Game:
 
         total, model = len(z) * k, self.score.model
         with model.untouched(), steady_memory(total):
-            samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 8)).astype(int))
+            samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 4)).astype(int))
             engine, name = model.engine(self.score.items, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
                 self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
@@ -150,7 +151,7 @@ class Game:
 
     def _read(self, engine: Any, batch: Any) -> np.ndarray:
         calls = self.score.calls
-        values = np.concatenate([self.score.evaluate(batch[k : k + 1], self.item, engine) for k in range(len(batch))])
+        values = self.score.evaluate(batch, self.item, engine)
         self.score.calls = calls  # a check of the engine is no question of the method
         return values
 
