@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import askwhy as aw
 from askwhy.components import absent, patches, recipe
 from askwhy.errors import Cancelled, InputError, ModelError, TargetError, UnsupportedError
 from askwhy.game import BatchSize, Game, batch_size_for, in_chunks, over_items, progress_of
-from askwhy.models import memory, torch_module
+from askwhy.models import torch_module
 from askwhy.score import ask
 
 
@@ -233,7 +232,6 @@ def test_cancelling_and_interrupting_leave_the_model_clean(net, x):
             aw.occlusion(net, x, size=2, batch_size=4, progress=stop)
         assert [p.requires_grad for p in net.parameters()] == before
         assert torch.equal(torch.get_rng_state(), rng)
-        assert memory._depth == 0
     with pytest.raises(Cancelled, match="stopped after 4 of 16"):
         aw.occlusion(lambda b: b.sum(1), np.ones((1, 16)), baseline=0, batch_size=4, progress=lambda done, total: False)
     assert aw.occlusion(net, x, size=8, progress=lambda done, total: None).values.any()  # only False stops
@@ -241,29 +239,6 @@ def test_cancelling_and_interrupting_leave_the_model_clean(net, x):
 
 def interrupt(done, total):
     raise KeyboardInterrupt
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory limits are those of glibc")
-def test_steady_memory_ends_with_the_outermost_block(monkeypatch):
-    calls = []
-
-    class Libc:
-        def mallopt(self, what, value):
-            calls.append(("set", what, value))
-
-        def malloc_trim(self, pad):
-            calls.append(("trim",))
-
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Libc())
-    with memory.steady_memory(1):
-        assert calls == []
-    with memory.steady_memory(100):
-        with pytest.raises(ZeroDivisionError), memory.steady_memory(100):
-            raise ZeroDivisionError
-        assert ("trim",) not in calls
-    assert calls[-3:] == [("set", memory.MMAP_THRESHOLD, memory.HIGHEST), ("set", memory.TRIM_THRESHOLD, 2 * memory.HIGHEST), ("trim",)]
-    assert calls.count(("trim",)) == 1
-    assert memory._depth == 0
 
 
 # ---- the question -------------------------------------------------------------------------------------------------

@@ -42,6 +42,17 @@ def test_gradient_equals_captum(net, x):
     np.testing.assert_allclose(aw.gradient(net, x, 2).values, wanted.detach(), atol=1e-7)
 
 
+def test_the_columns_of_a_table_name_the_values(tmp_path):
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame({"age": [1.0, 2.0], "收入": [3.0, -1.0]})
+    net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    why = aw.gradient(net, table, 0)
+    assert why.components == (("age", "收入"),) * 2
+    assert {name for name, _ in why[1].top()} == {"age", "收入"}
+    assert aw.Explanation.load(why.save(tmp_path / "t.npz")) == why
+    assert [label.get_text() for label in why.plot().get_yticklabels()] == [name for name, _ in why.top()]
+
+
 def test_smooth_is_the_mean_over_noisy_copies_with_its_standard_error(double, item):
     why = aw.smooth(aw.gradient, samples=20, sigma=0.2, seed=7)(double, item, 1)
     noise = np.random.default_rng([7, 0]).standard_normal((20, 3, 16, 16)) * float(item.max() - item.min()) * 0.2

@@ -239,6 +239,8 @@ def answer(
     """An Explanation of the question `score` with these values; the registry adds the method's name and parameters."""
     items = score.items
     named = None if components is None else tuple(tuple(c.names) for c in components)
+    if named is None and items.names and values.ndim == 2:
+        named = (items.names,) * len(values)
     painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
     return Explanation(
         values=values,

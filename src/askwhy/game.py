@@ -13,7 +13,6 @@ import numpy as np
 from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
 from askwhy.models.base import is_out_of_memory
-from askwhy.models.memory import steady_memory
 from askwhy.score import Score, too_large
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
@@ -37,7 +36,7 @@ class BatchSize:
             self._first = seconds
             return
         each, self._first = min(seconds, self._first) / size, None
-        faster = each < 0.98 * self._best[0]
+        faster = each < 0.95 * self._best[0]  # a large batch has to earn its memory
         self._misses = 0 if faster else self._misses + 1
         if faster:
             self._best = each, size
@@ -130,7 +129,7 @@ class Game:
             return self.score.model.compose(present, self._x, self._absent[at % k] if k > 1 else self._absent)
 
         total, model = len(z) * k, self.score.model
-        with model.untouched(), steady_memory(total):
+        with model.untouched():
             samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 4)).astype(int))
             engine, name = model.engine(self.score.items, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
