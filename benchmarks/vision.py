@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import captum.attr
@@ -76,86 +77,80 @@ def engine_of(model: TorchModel, x: torch.Tensor, precision: str) -> Callable[[t
     return run
 
 
+def perturbing(model: TorchModel, photo: Any, wanted: list[str], rounds: int) -> None:
+    """LIME and occlusion, in both precisions."""
+    items = model.prepare(photo)
+    x, picture, labels = items.batch, items.pictures[0], aw.superpixels().make(items, 0).labels
+
+    def ordinary(batch: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return model.net(batch)
+
+    def on_pictures(batch: Any) -> np.ndarray:
+        """What a user of lime writes: uint8 pictures -> probabilities."""
+        return ordinary(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
+
+    def lime() -> Any:
+        explainer = LimeImageExplainer(random_state=0)
+        return explainer.explain_instance(picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels)
+
+    def occlusion() -> Any:
+        windows = {"sliding_window_shapes": (3, 32, 32), "strides": (3, 8, 8), "perturbations_per_eval": 8}
+        return captum.attr.Occlusion(ordinary).attribute(x, target=282, **windows)
+
+    tasks: dict[str, tuple[str, int, str, Callable[[], Any], Callable[..., Any]]] = {
+        "lime": ("LIME, 1,000 samples", 1001, "lime", lime, lambda **p: aw.lime(model, photo, samples=1000, components=labels, **p)),
+        "occlusion": ("occlusion, 625 windows of 32 x 32", 626, "captum", occlusion, lambda **p: aw.occlusion(model, photo, size=32, stride=8, **p)),
+    }
+    for precision in ("float32", "bfloat16") if "bfloat16" in wanted else ("float32",):
+        twin = engine_of(model, x, precision)
+        for title, calls, peer, run_peer, ours in (task for name, task in tasks.items() if name in wanted):
+            floors = {"twin floor": floor(twin, x, calls), "ordinary floor": floor(ordinary, x, calls)}
+            compare(f"{title}, {precision}", {"askwhy": partial(ours, precision=precision), **floors, peer: run_peer}, rounds)
+            if precision == "bfloat16":
+                a, b = (ours(precision=p).values.ravel() for p in ("float32", "bfloat16"))
+                print(f"  against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a, b)[0, 1]:.4f}")
+
+
+def backward(model: TorchModel, x: torch.Tensor, wanted: list[str], rounds: int) -> None:
+    """Grad-CAM and guided backprop; a run takes a few hundredths of a second."""
+    net = model.net
+
+    def to_input() -> None:
+        leaf = x.clone().requires_grad_()
+        torch.autograd.grad(net(leaf)[0, 282], leaf)
+
+    def to_layer() -> None:
+        with torch.no_grad():
+            features = net.extract_features(x)
+        features.requires_grad_()
+        torch.autograd.grad(net._fc(net._avg_pooling(features).flatten(1))[0, 282], features)
+
+    if "grad_cam" in wanted:
+        peer = captum.attr.LayerGradCam(net, net._conv_head)
+        task: Task = {"askwhy": lambda: aw.grad_cam(model, x), "floor": to_layer, "captum": lambda: peer.attribute(x, target=282)}
+        compare("Grad-CAM; floor: one forward, one backward to the layer", task, rounds)
+    if "guided_backprop" in wanted:
+        plain = captum.attr.Saliency(net)
+        gradient = partial(plain.attribute, x.clone().requires_grad_(), target=282)
+        compare(
+            "guided backprop; floor: one plain gradient",
+            {"askwhy": lambda: aw.guided_backprop(model, x), "floor": to_input, "captum gradient": gradient},
+            rounds,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="lime,occlusion,grad_cam,guided_backprop,bfloat16")
     options = parser.parse_args()
     wanted = options.only.split(",")
-
-    model, cat = aw.zoo.load("efficientnet-lite0"), aw.zoo.photo("cat")
+    model, photo = aw.zoo.load("efficientnet-lite0"), aw.zoo.photo("cat")
     assert isinstance(model, TorchModel)
-    net, x = model.net, model.prepare(cat).batch
     print(f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, askwhy {aw.__version__}")
-
-    def ordinary(batch: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return net(batch)
-
-    picture = model.prepare(cat).pictures[0]
-    labels = aw.superpixels().make(model.prepare(cat), 0).labels
-    assert picture is not None
-    assert labels is not None
-
-    def on_pictures(batch: Any) -> np.ndarray:
-        """What a user of lime writes: uint8 pictures -> probabilities."""
-        return ordinary(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
-
-    def lime_peer() -> Any:
-        return LimeImageExplainer(random_state=0).explain_instance(
-            picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels
-        )
-
-    def occlusion_peer() -> Any:
-        return captum.attr.Occlusion(ordinary).attribute(
-            x, sliding_window_shapes=(3, 32, 32), strides=(3, 8, 8), target=282, perturbations_per_eval=8
-        )
-
-    deviation = {}
-    for precision in ("float32", "bfloat16"):
-        if precision == "bfloat16" and "bfloat16" not in wanted:
-            continue
-        twin = engine_of(model, x, precision)
-        if "lime" in wanted:
-            ours = lambda p=precision: aw.lime(model, cat, samples=1000, components=labels, precision=p)  # noqa: E731
-            task = {"askwhy": ours, "twin floor": floor(twin, x, 1001), "ordinary floor": floor(ordinary, x, 1001), "lime": lime_peer}
-            compare(f"LIME, 1,000 samples, {precision}", task, options.rounds)
-            deviation["lime", precision] = ours().values
-        if "occlusion" in wanted:
-            ours = lambda p=precision: aw.occlusion(model, cat, size=32, stride=8, precision=p)  # noqa: E731
-            task = {"askwhy": ours, "twin floor": floor(twin, x, 626), "ordinary floor": floor(ordinary, x, 626), "captum": occlusion_peer}
-            compare(f"occlusion, 625 windows of 32 x 32, {precision}", task, options.rounds)
-            deviation["occlusion", precision] = ours().values
-    for method in ("lime", "occlusion"):
-        if (method, "bfloat16") in deviation and (method, "float32") in deviation:
-            a, b = deviation[method, "float32"], deviation[method, "bfloat16"]
-            print(
-                f"\n{method}: bfloat16 against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a.ravel(), b.ravel())[0, 1]:.4f}"
-            )
-
-    def forward_backward(to: str) -> None:
-        leaf = x.clone().requires_grad_(to == "input")
-        if to == "input":
-            torch.autograd.grad(net(leaf)[0, 282], leaf)
-            return
-        with torch.no_grad():
-            features = net.extract_features(leaf)
-        features.requires_grad_()
-        torch.autograd.grad(net._fc(net._avg_pooling(features).flatten(1))[0, 282], features)
-
-    rounds = options.rounds * 8  # these take a few hundredths of a second
-    if "grad_cam" in wanted:
-        peer = captum.attr.LayerGradCam(net, net._conv_head)
-        task = {"askwhy": lambda: aw.grad_cam(model, x), "floor": lambda: forward_backward("layer"), "captum": lambda: peer.attribute(x, target=282)}
-        compare("Grad-CAM; floor: one forward, one backward to the layer", task, rounds)
-    if "guided_backprop" in wanted:
-        guided = captum.attr.Saliency(net)
-        task = {
-            "askwhy": lambda: aw.guided_backprop(model, x),
-            "floor": lambda: forward_backward("input"),
-            "captum gradient": lambda: guided.attribute(x.clone().requires_grad_(), target=282),
-        }
-        compare("guided backprop; floor: one plain gradient", task, rounds)
+    perturbing(model, photo, wanted, options.rounds)
+    backward(model, model.prepare(photo).batch, wanted, options.rounds * 8)
 
 
 if __name__ == "__main__":

@@ -242,13 +242,15 @@ def test_missing_files_and_folders(tmp_path):
 
 def test_damaged_files_are_refused_or_read(tmp_path):
     whole = np.frombuffer(padded().save(tmp_path / "a").read_bytes(), np.uint8)
-    damage = np.random.default_rng(1)
+    damage, refused = np.random.default_rng(1), 150
     for _ in range(150):
         bad = whole.copy()
         bad[damage.integers(0, len(bad), 3)] ^= damage.integers(1, 256, 3).astype(np.uint8)
         (tmp_path / "b").write_bytes(bad[: damage.integers(1, len(bad) + 1) if damage.random() < 0.3 else len(bad)].tobytes())
         with contextlib.suppress(FileError):
-            Explanation.load(tmp_path / "b")
+            assert isinstance(Explanation.load(tmp_path / "b"), Explanation)
+            refused -= 1
+    assert refused > 100
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -174,6 +174,12 @@ class Spelled(nn.Module):
             return nn.functional.threshold(x, 0.0, 0.0)
         if s == "maximum":
             return torch.maximum(x, torch.zeros(()))
+        if s == "maximum, zero first":
+            return torch.maximum(torch.zeros(()), x)
+        if s == "torch.max of two":
+            return torch.max(x, other=torch.zeros_like(x))
+        if s == "by keyword":
+            return torch.relu(input=x)
         if s == "in place on a view":
             x[:, :].relu_()
             return x
@@ -198,6 +204,9 @@ SPELLINGS = [
     "threshold",
     "maximum",
     "in place on a view",
+    "maximum, zero first",
+    "torch.max of two",
+    "by keyword",
 ]
 
 
@@ -411,6 +420,27 @@ def test_grad_cam_layers(net, x):
         aw.grad_cam(Spelled("reused in-place module").eval(), x, layer="shared")
     with pytest.raises(LayerError, match="no convolution with a feature map"):
         aw.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)).eval(), x)
+
+
+def test_the_last_map_is_followed_by_keyword_and_past_what_is_made_in_its_shape(item):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(6)
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            z = torch.relu(nn.functional.conv2d(input=x, weight=self.conv.weight, bias=self.conv.bias))
+            torch.zeros_like(z), z > 0  # made, and not used
+            return self.head(z.mean((2, 3)))
+
+    odd = Odd().double().eval()
+    odd.head.weight.data.abs_()  # so that there is evidence for the class, and the map is not zero
+    usual = nn.Sequential(odd.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), odd.head).eval()
+    why = aw.grad_cam(odd, item, 1)
+    assert why.details["layer"] == "conv2d > relu"
+    assert why.values.max() > 0
+    np.testing.assert_allclose(why.values, aw.grad_cam(usual, item, 1).values, atol=1e-9)
 
 
 def test_a_later_in_place_step_does_not_change_the_tapped_layer(item):

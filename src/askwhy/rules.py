@@ -78,7 +78,7 @@ def _mode(table: Mapping[str, Rule], record: Record) -> Any:
                     f"the model runs {name} without gradients (an autograd.Function, a reentrant checkpoint or a no_grad block), so no rule can reach it; "
                     "write it with ordinary operations, use checkpoint(..., use_reentrant=False), or ask with occlusion or lime."
                 )
-            view = args[0] if isinstance(args[0], torch.Tensor) and args[0]._is_view() else None
+            view = args[0] if args and isinstance(args[0], torch.Tensor) and args[0]._is_view() else None
             if view is not None:  # an in-place operation on a view would lose the hook: work on a copy and write it back
                 args = (view.clone(), *args[1:])
             out = rule(op, *args, **kwargs)

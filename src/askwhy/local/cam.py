@@ -117,7 +117,7 @@ class LastMap:
 
     def follow(self, key: str, args: tuple[Any, ...], out: Any) -> None:
         self.attention |= key in ATTENTION
-        if not isinstance(out, torch.Tensor) or self.map is None or out is self.map or out._is_view():
+        if not isinstance(out, torch.Tensor) or not out.requires_grad or self.map is None or out is self.map or out._is_view():
             return  # a view is written through: the map itself changes with it
         if out.ndim == 4 and out.shape == self.map.shape and any(a is self.map for a in _tensors(args)) and not key.endswith(("pool2d", "get")):
             self.map, self.name = out, f"{self.name} > {key}"
@@ -166,12 +166,14 @@ def following(last: LastMap) -> Any:
             kwargs, key = kwargs or {}, key_of(op)
             if key not in CONVOLUTIONS:
                 out = op(*args, **kwargs)
-                last.follow(key, args, out)
+                last.follow(key, (*args, *kwargs.values()), out)
                 return out
             # gradients begin at this convolution's weight, so that nothing before it is kept, and in-place steps may follow
-            out = op(args[0].detach(), args[1].detach().requires_grad_(), *args[2:], **kwargs)
+            given = {**dict(zip(("input", "weight"), args, strict=False)), **kwargs}
+            named = {k: v for k, v in given.items() if k not in ("input", "weight")}
+            out = op(given["input"].detach(), given["weight"].detach().requires_grad_(), *args[2:], **named)
             if out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
-                last.begin(key, args[1], out)
+                last.begin(key, given["weight"], out)
                 return out
             return op(*args, **kwargs)
 

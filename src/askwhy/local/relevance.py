@@ -50,6 +50,7 @@ def guided_backprop(
     return answer(score, values, details={"rectifiers": sum(seen[0].ruled.values()), "untouched": ", ".join(untouched(seen[0]))})
 
 
+LARGER_OF_TWO = ("maximum", "max", "fmax")  # with a tensor of zeros, on either side, they are a rectifier
 ACTIVATIONS = frozenset(
     ["gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "prelu", "rrelu", "softplus", "hardswish", "tanh", "logsigmoid"]
 )
@@ -71,6 +72,8 @@ def cuts_at_zero(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
     """Whether this call of clamp, hardtanh, ... cuts at 0 from below."""
     if name in ("relu", "relu6"):
         return True
+    if name in LARGER_OF_TWO:
+        return any(isinstance(a, torch.Tensor) and not a.requires_grad and bool((a == 0).all()) for a in (*args, *kwargs.values()))
     word = {"hardtanh": "min_val", "threshold": "threshold"}.get(name, "min")
     bound = kwargs.get(word, args[1] if len(args) > 1 else (-1.0 if name == "hardtanh" else None))
     if name == "threshold":
@@ -82,7 +85,7 @@ def cuts_at_zero(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 
 GUIDED: dict[str, Rule] = {
-    name: rectifier(keep_positive) for name in ("relu", "relu6", "hardtanh", "threshold", "clamp", "clip", "clamp_min", "maximum")
+    name: rectifier(keep_positive) for name in ("relu", "relu6", "hardtanh", "threshold", "clamp", "clip", "clamp_min", *LARGER_OF_TWO)
 }
 
 
