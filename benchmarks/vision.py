@@ -2,7 +2,7 @@
 
     python benchmarks/vision.py [--rounds 5] [--only lime,occlusion,grad_cam,guided_backprop,bfloat16]
 
-The floor is the raw model work at its best batch size: "ordinary floor" with the model as it is, "twin floor" with the
+The floor is the raw model work at its best batch size, in memory that stays: "ordinary floor" with the model as it is, "twin floor" with the
 faster twin that askwhy prepares (same scores to 1e-4). Every round runs all contestants one after the other, so that a
 change in the machine's speed meets them all; ratios are taken within a round, and their median is printed.
 """
@@ -22,6 +22,7 @@ import torch
 from lime.lime_image import LimeImageExplainer
 
 import askwhy as aw
+from askwhy._memory import resident
 from askwhy.models.torch_module import TorchModel
 
 Task = dict[str, Callable[[], Any]]
@@ -45,12 +46,14 @@ def best_batch(forward: Callable[[torch.Tensor], Any], x: torch.Tensor) -> int:
 
 def floor(forward: Callable[[torch.Tensor], Any], x: torch.Tensor, count: int) -> Callable[[], None]:
     """`count` inputs through the model and nothing else."""
-    size = best_batch(forward, x)
+    with resident():
+        size = best_batch(forward, x)
     batch = x.expand(size, -1, -1, -1).contiguous()
 
     def run() -> None:
-        for start in range(0, count, size):
-            forward(batch[: min(size, count - start)])
+        with resident():
+            for start in range(0, count, size):
+                forward(batch[: min(size, count - start)])
 
     return run
 

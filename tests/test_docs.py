@@ -73,6 +73,7 @@ def test_arrows_point_down_only():
         "errors": 0,
         "_lazy": 0,
         "_version": 0,
+        "_memory": 0,
         "files": 0,
         "absence": 1,
         "models": 1,

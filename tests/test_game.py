@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -527,3 +529,24 @@ def test_a_model_that_cannot_compute_in_bfloat16_says_so():
     tokens = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
     why = aw.occlusion(tokens, torch.tensor([[1, 2, 3]]), 0, baseline=0, precision="bfloat16")
     np.testing.assert_allclose(why.values, aw.occlusion(tokens, torch.tensor([[1, 2, 3]]), 0, baseline=0).values, atol=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_large_results_inside_resident_reuse_their_pages():
+    code = """
+import resource, numpy as np
+from askwhy._memory import resident
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    for _ in range(4):
+        parts = [np.ones(2**24, np.uint8) for _ in range(6)]  # 96 MB, given back each time
+def cost():
+    work(); before = faults(); work(); return faults() - before
+np.ones(2**25 - 2**16, np.uint8)
+outside = cost()
+with resident():
+    inside = cost()
+print(outside, inside)
+"""
+    outside, inside = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert inside < outside / 10, (outside, inside)

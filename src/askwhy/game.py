@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from askwhy._memory import resident
 from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
 from askwhy.models.base import is_out_of_memory
 from askwhy.score import Score, too_large
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
+MANY = 48  # inputs from which on it pays to keep memory
 LARGEST_CHUNK = 256 * 2**20  # bytes of one batch of inputs
 
 
@@ -29,7 +31,7 @@ class BatchSize:
         self._misses = 0
 
     def learn(self, size: int, seconds: float) -> None:
-        """Climb by doubling until two sizes in a row are not faster: one may only have met a busy moment."""
+        """Climb by doubling until a size is clearly slower, or two in a row not faster: one may have met a busy moment."""
         if self.settled or size < self.size:
             return
         if self._first is None:
@@ -40,7 +42,8 @@ class BatchSize:
         self._misses = 0 if faster else self._misses + 1
         if faster:
             self._best = each, size
-        if self._misses < 2 and size * 2 <= self.limit:
+        slower = each > 1.15 * self._best[0]
+        if self._misses < 2 and not slower and size * 2 <= self.limit:
             self.size = size * 2
         else:
             self.size, self.settled = self._best[1], True
@@ -68,13 +71,17 @@ def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> 
 
 def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tick: Progress | None) -> np.ndarray:
     """work(start, stop) -> [stop - start, ...] for all of 0..n, in chunks that fit; reports progress after each."""
-    parts: list[np.ndarray] = []
+    with resident() if n >= MANY else nullcontext():
+        return np.concatenate(list(_chunks(n, work, size, tick)))
+
+
+def _chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tick: Progress | None) -> Iterator[np.ndarray]:
     done = 0
     while done < n:
         count = min(size.size, n - done)
         began = time.perf_counter()
         try:
-            parts.append(work(done, done + count))
+            part = work(done, done + count)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or isinstance(error, ModelError):
                 raise
@@ -86,7 +93,7 @@ def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, t
         size.learn(count, time.perf_counter() - began)
         if tick is not None and tick(done, n) is False:
             raise Cancelled(f"stopped after {done} of {n} model calls.")
-    return np.concatenate(parts)
+        yield part
 
 
 class Game:
