@@ -137,12 +137,14 @@ def last_map(model: TorchModel) -> Iterator[LastMap]:
 
     def begin(*_: Any) -> None:
         if last.map is None:
+            stack.enter_context(torch.enable_grad())
             stack.enter_context(watch)
 
     with stack:
         if owner is None:
             begin()
         else:
+            stack.enter_context(torch.no_grad())
             stack.callback(owner.register_forward_pre_hook(begin).remove)
         yield last
     if last.map is None:

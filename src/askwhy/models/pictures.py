@@ -186,6 +186,8 @@ def from_values(x: np.ndarray) -> np.ndarray | None:
     if high <= low:  # one colour: the middle of the scale
         low, high = low - 1, high + 1
     scale = 255 / (high - low)
-    scaled = ((x.astype(np.float32, copy=False) - np.float32(low)) * np.float32(scale) + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+    levels = np.multiply(x, np.float32(scale), dtype=np.float32, casting="same_kind")
+    levels += np.float32(0.5 - low * scale)
+    scaled = levels.astype(np.uint8)
     scaled = scaled.transpose(1, 2, 0) if x.shape[0] in (1, 3) else scaled
     return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
