@@ -4,16 +4,20 @@
 
 The floor is the raw model work at its best batch size, in memory that stays: "ordinary floor" with the model as it is, "twin floor" with the
 faster twin that askwhy prepares (same scores to 1e-4). Every round runs all contestants one after the other, so that a
-change in the machine's speed meets them all; ratios are taken within a round, and their median is printed.
+change in the machine's speed meets them all; ratios are taken within a round, and their median is printed. A peer is run
+in this process and in one of its own: here it profits from the space that askwhy has made in the heap.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import captum.attr
@@ -29,9 +33,10 @@ Task = dict[str, Callable[[], Any]]
 
 
 def seconds(run: Callable[[], Any]) -> float:
+    """Of one run; a contestant in another process says them itself."""
     began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    said = run()
+    return said if isinstance(run, Apart) else time.perf_counter() - began
 
 
 def best_batch(forward: Callable[[torch.Tensor], Any], x: torch.Tensor) -> int:
@@ -70,7 +75,7 @@ def compare(title: str, task: Task, rounds: int) -> dict[str, float]:
     print(f"\n{title} (median of {rounds})")
     for name, found in times.items():
         says = "" if name == "askwhy" else f"   {name} / askwhy = {ratios[name]:.2f}   askwhy / {name} = {1 / ratios[name]:.2f}"
-        print(f"  {name:16s} {statistics.median(found):8.3f} s{says}", flush=True)
+        print(f"  {name:20s} {statistics.median(found):8.3f} s{says}", flush=True)
     return ratios
 
 
@@ -80,36 +85,77 @@ def engine_of(model: TorchModel, x: torch.Tensor, precision: str) -> Callable[[t
     return run
 
 
+def run_lime(model: TorchModel, photo: Any) -> Callable[[], Any]:
+    """What a user of lime writes: uint8 pictures -> probabilities."""
+    items = model.prepare(photo)
+    labels = aw.superpixels().make(items, 0).labels
+
+    def on_pictures(batch: Any) -> np.ndarray:
+        return ordinary(model)(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
+
+    def run() -> Any:
+        explainer = LimeImageExplainer(random_state=0)
+        return explainer.explain_instance(items.pictures[0], on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels)
+
+    return run
+
+
+def run_occlusion(model: TorchModel, photo: Any) -> Callable[[], Any]:
+    """captum in batches of 8; all 625 at once take 5 GB."""
+    windows = {"sliding_window_shapes": (3, 32, 32), "strides": (3, 8, 8), "perturbations_per_eval": 8}
+    return partial(captum.attr.Occlusion(ordinary(model)).attribute, model.prepare(photo).batch, target=282, **windows)
+
+
+PEERS = {"lime": run_lime, "occlusion": run_occlusion}
+
+
+def ordinary(model: TorchModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    return torch.no_grad()(model.net.forward)
+
+
+class Apart:
+    """A peer in a process of its own, where it finds the memory as its users do; a call runs it once, for its seconds."""
+
+    def __init__(self, peer: str) -> None:
+        self.process = subprocess.Popen([sys.executable, __file__, "--peer", peer], stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True)
+
+    def __call__(self) -> float:
+        assert self.process.stdin
+        assert self.process.stdout
+        print("once", file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def serve(peer: str) -> None:
+    """Run the peer once for each line that comes in; answer with the seconds."""
+    run = PEERS[peer](*subject())
+    for _ in sys.stdin:
+        print(seconds(run), flush=True)
+
+
+def subject() -> tuple[TorchModel, Any]:
+    model = aw.zoo.load("efficientnet-lite0")
+    assert isinstance(model, TorchModel)
+    return model, aw.zoo.photo("cat")
+
+
 def perturbing(model: TorchModel, photo: Any, wanted: list[str], rounds: int) -> None:
     """LIME and occlusion, in both precisions."""
     items = model.prepare(photo)
-    x, picture, labels = items.batch, items.pictures[0], aw.superpixels().make(items, 0).labels
-
-    def ordinary(batch: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return model.net(batch)
-
-    def on_pictures(batch: Any) -> np.ndarray:
-        """What a user of lime writes: uint8 pictures -> probabilities."""
-        return ordinary(torch.from_numpy((np.asarray(batch, np.float32) - 127) / 128).permute(0, 3, 1, 2)).softmax(1).numpy()
-
-    def lime() -> Any:
-        explainer = LimeImageExplainer(random_state=0)
-        return explainer.explain_instance(picture, on_pictures, top_labels=1, num_samples=1000, segmentation_fn=lambda _: labels)
-
-    def occlusion() -> Any:
-        windows = {"sliding_window_shapes": (3, 32, 32), "strides": (3, 8, 8), "perturbations_per_eval": 8}
-        return captum.attr.Occlusion(ordinary).attribute(x, target=282, **windows)
-
-    tasks: dict[str, tuple[str, int, str, Callable[[], Any], Callable[..., Any]]] = {
-        "lime": ("LIME, 1,000 samples", 1001, "lime", lime, lambda **p: aw.lime(model, photo, samples=1000, components=labels, **p)),
-        "occlusion": ("occlusion, 625 windows of 32 x 32", 626, "captum", occlusion, lambda **p: aw.occlusion(model, photo, size=32, stride=8, **p)),
+    x, labels = items.batch, aw.superpixels().make(items, 0).labels
+    tasks: dict[str, tuple[str, int, str, Callable[..., Any]]] = {
+        "lime": ("LIME, 1,000 samples", 1001, "lime", lambda **p: aw.lime(model, photo, samples=1000, components=labels, **p)),
+        "occlusion": ("occlusion, 625 windows of 32 x 32", 626, "captum", lambda **p: aw.occlusion(model, photo, size=32, stride=8, **p)),
     }
     for precision in ("float32", "bfloat16") if "bfloat16" in wanted else ("float32",):
         twin = engine_of(model, x, precision)
-        for title, calls, peer, run_peer, ours in (task for name, task in tasks.items() if name in wanted):
-            floors = {"twin floor": floor(twin, x, calls), "ordinary floor": floor(ordinary, x, calls)}
-            compare(f"{title}, {precision}", {"askwhy": partial(ours, precision=precision), **floors, peer: run_peer}, rounds)
+        for name, (title, calls, peer, ours) in tasks.items():
+            if name not in wanted:
+                continue
+            floors = {"twin floor": floor(twin, x, calls), "ordinary floor": floor(ordinary(model), x, calls)}
+            peers = {f"{peer}, own process": Apart(name), f"{peer}, this process": PEERS[name](model, photo)}
+            compare(f"{title}, {precision}", {"askwhy": partial(ours, precision=precision), **floors, **peers}, rounds)
+            peers[f"{peer}, own process"].process.kill()  # type: ignore[attr-defined]
             if precision == "bfloat16":
                 a, b = (ours(precision=p).values.ravel() for p in ("float32", "bfloat16"))
                 print(f"  against float32: largest difference {np.abs(a - b).max():.3g}, correlation {np.corrcoef(a, b)[0, 1]:.4f}")
@@ -147,10 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="lime,occlusion,grad_cam,guided_backprop,bfloat16")
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peer:
+        return serve(options.peer)
     wanted = options.only.split(",")
-    model, photo = aw.zoo.load("efficientnet-lite0"), aw.zoo.photo("cat")
-    assert isinstance(model, TorchModel)
+    model, photo = subject()
     print(f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, askwhy {aw.__version__}")
     perturbing(model, photo, wanted, options.rounds)
     backward(model, model.prepare(photo).batch, wanted, options.rounds * 8)

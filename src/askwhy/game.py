@@ -27,17 +27,17 @@ class BatchSize:
     def __init__(self, start: int, limit: int, *, fixed: bool = False) -> None:
         self.size, self.limit, self.settled = start, limit, fixed
         self._best = (float("inf"), start)  # seconds per item, size
-        self._first: float | None = None  # the first chunk of a size also prepares it, so the better of two counts
+        self._times: list[float] = []  # of this size: the first chunks also prepare it, so the best of three counts
         self._misses = 0
 
     def learn(self, size: int, seconds: float) -> None:
         """Climb by doubling until a size is clearly slower, or two in a row not faster: one may have met a busy moment."""
         if self.settled or size < self.size:
             return
-        if self._first is None:
-            self._first = seconds
+        self._times.append(seconds)
+        if len(self._times) < 3:
             return
-        each, self._first = min(seconds, self._first) / size, None
+        each, self._times = min(self._times) / size, []
         faster = each < 0.95 * self._best[0]  # a large batch has to earn its memory
         self._misses = 0 if faster else self._misses + 1
         if faster:
