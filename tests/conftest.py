@@ -12,20 +12,28 @@ import askwhy as aw
 torch.set_num_threads(2)
 
 
-def small_net(seed: int = 0, classes: int = 4, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def small_net(seed: int = 0, classes: int = 4, dtype: torch.dtype = torch.float32, pool: int = 2) -> nn.Sequential:
     """Two convolutions, batch norm with real statistics, one hidden layer; input [n, 3, 16, 16]."""
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(8 * pool**2, classes),
     )  # fmt: skip
     net(torch.randn(64, 3, 16, 16) * 2 + 1)  # fills the running statistics
     return net.to(dtype).eval()
 
 
+NEEDS: dict[str | None, dict[str, int]] = {"cam": {"pool": 1}}  # what a method asks of a network, to explain it at all
+
+
+def net_for(name: str | None, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    return small_net(dtype=dtype, **NEEDS.get(name, {}))
+
+
 @pytest.fixture
-def net() -> nn.Sequential:
-    return small_net()
+def net(request: pytest.FixtureRequest) -> nn.Sequential:
+    """The small network, in the form that the method of the test's parameter `name` can explain."""
+    return net_for(getattr(request.node, "callspec", None) and request.node.callspec.params.get("name"))
 
 
 @pytest.fixture
@@ -47,6 +55,7 @@ QUICK = {
     "occlusion": {"size": 8, "stride": 4},
     "lime": {"samples": 60, "components": np.arange(256).reshape(16, 16) // 32},
     "smooth_grad": {"samples": 4},
+    "expected_gradients": {"samples": 24, "background": torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(2))},
 }  # options that make a method quick on 16 x 16 pictures; a new method needs none, if its defaults are
 
 

@@ -113,3 +113,243 @@ def smooth(explain: Callable[[np.ndarray], np.ndarray], x: np.ndarray, noise: np
     """The mean over noisy copies, and the standard error of that mean."""
     maps = np.array([explain(x + e) for e in noise])
     return maps.mean(0), maps.std(0, ddof=1) / math.sqrt(len(maps))
+
+
+def cam(a: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A [k, h, w], the class's weights in the linear layer [k] -> [h, w]."""
+    heat = np.zeros(a.shape[1:])
+    for channel, weight in zip(a, weights, strict=True):
+        heat += weight * channel
+    return heat
+
+
+def grad_cam_plus_plus(a: np.ndarray, gradient: np.ndarray, score: float) -> np.ndarray:
+    """A [k, h, w], dS/dA -> [h, w], with the derivatives of Y = exp(S) as in the paper."""
+    heat = np.zeros(a.shape[1:])
+    for channel, g in zip(a, gradient, strict=True):
+        weight = 0.0
+        for i, j in np.ndindex(channel.shape):
+            first, second, third = (math.exp(score) * g[i, j] ** power for power in (1, 2, 3))
+            below = 2 * second + channel.sum() * third
+            weight += (second / below if below else 0.0) * max(first, 0.0)
+        heat += weight * channel
+    return np.maximum(heat, 0)
+
+
+def hires_cam(a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """A [k, h, w], dS/dA -> [h, w]."""
+    heat = np.zeros(a.shape[1:])
+    for k, i, j in np.ndindex(a.shape):
+        heat[i, j] += a[k, i, j] * gradient[k, i, j]
+    return heat
+
+
+def layer_cam(a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """A [k, h, w], dS/dA -> [h, w]."""
+    return np.maximum(hires_cam(a, np.maximum(gradient, 0)), 0)
+
+
+def score_cam(f: Score, x: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """x [c, h, w], A [k, ...] -> [...]: the score behind each mask, over that of an empty picture, through a softmax."""
+    gains = {}
+    for k, channel in enumerate(a):
+        wide = bilinear(channel, x.shape[1:])
+        if wide.max() > wide.min():
+            gains[k] = f(x * (wide - wide.min()) / (wide.max() - wide.min())) - f(x * 0)
+    total = sum(math.exp(gain) for gain in gains.values())
+    heat = np.zeros(a.shape[1:])
+    for k, gain in gains.items():
+        heat += math.exp(gain) / total * a[k]
+    return np.maximum(heat, 0)
+
+
+def bilinear(heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """[h, w] -> a larger grid: each new place is read between the four nearest centres, and beyond the last centre as there."""
+    out = np.zeros(size)
+    for i, j in np.ndindex(*size):
+        places = []
+        for at, new, old in ((i, size[0], heat.shape[0]), (j, size[1], heat.shape[1])):
+            position = min(max((at + 0.5) * old / new - 0.5, 0), old - 1)
+            low = min(int(position), max(old - 2, 0))
+            places.append([(low, 1 - (position - low)), (min(low + 1, old - 1), position - low)])
+        out[i, j] = sum(heat[r, c] * u * v for r, u in places[0] for c, v in places[1])
+    return out
+
+
+def deconvnet(layers: list[torch.nn.Module], x: torch.Tensor, target: int) -> torch.Tensor:
+    """For a plain chain of layers: one vector-Jacobian product a layer; a ReLU passes on what is positive."""
+    inputs = []
+    for layer in layers:
+        inputs.append(x)
+        x = layer(x).detach()
+    g = torch.zeros_like(x)
+    g[:, target] = 1
+    for layer, z in zip(reversed(layers), reversed(inputs), strict=True):
+        g = g * (g > 0) if isinstance(layer, torch.nn.ReLU) else torch.autograd.functional.vjp(layer, z, g)[1]
+    return g
+
+
+def matrix_of(layer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """W [out, in] and b [out] of an affine layer on one item."""
+    jacobian = torch.autograd.functional.jacobian(layer, x).reshape(layer(x).numel(), x.numel())
+    return jacobian.detach().numpy(), layer(torch.zeros_like(x)).detach().numpy().ravel()
+
+
+def steps_of(layers: list[torch.nn.Module]) -> list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]:
+    """A chain as named steps; a batch norm belongs to the layer before it."""
+    steps: list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = []
+    for layer in layers:
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            before = steps.pop()[1]
+            steps.append(("linear", lambda t, f=before, g=layer: g(f(t))))
+        else:
+            kind = "linear" if hasattr(layer, "weight") else "activation" if isinstance(layer, torch.nn.ReLU) else "other"
+            steps.append((kind, layer))
+    return steps
+
+
+def lrp(
+    layers: list[torch.nn.Module], x: torch.Tensor, target: int, rule: str | tuple[str, ...], box: tuple[float, float] = (0.0, 1.0)
+) -> tuple[np.ndarray, float]:
+    """The relevance of one item and what the biases took; every linear layer as a matrix, every rule written out in loops."""
+    steps, inputs = steps_of(layers), []
+    for _, step in steps:
+        inputs.append(x)
+        x = step(x).detach()
+    relevance = np.zeros(x.numel())
+    relevance[target] = x.numpy().ravel()[target]
+    count, taken = sum(kind == "linear" for kind, _ in steps), 0.0
+    for (kind, step), z in zip(reversed(steps), reversed(inputs), strict=True):
+        if kind == "linear":
+            count -= 1
+            w, b = matrix_of(step, z)
+            relevance, bias = hand_down(z.numpy().ravel(), w, b, relevance, rule if isinstance(rule, str) else rule[count], box)
+            taken += bias
+        elif kind == "other":  # pooling: in proportion to the contributions; reshaping
+            w, _ = matrix_of(step, z)
+            total = w @ z.numpy().ravel()
+            share = np.divide(relevance, total, out=np.zeros_like(total), where=total != 0)
+            relevance = z.numpy().ravel() * (w.T @ share)
+    return relevance.reshape(inputs[0].shape), taken
+
+
+def hand_down(x: np.ndarray, w: np.ndarray, b: np.ndarray, relevance: np.ndarray, rule: str, box: tuple[float, float]) -> tuple[np.ndarray, float]:
+    """One linear layer, one output after the other."""
+    name, _, number = rule.rstrip(")").partition("(")
+    found, taken = np.zeros_like(x), 0.0
+    for k in range(len(b)):
+        c, z = x * w[k], x @ w[k] + b[k]
+        up, down = np.maximum(c, 0), np.minimum(c, 0)
+        if name == "epsilon":
+            parts = [(1.0, c, b[k])]
+        elif name in ("z-plus", "alpha2-beta1", "alpha-beta"):
+            alpha = {"z-plus": 1.0, "alpha2-beta1": 2.0}.get(name) or float(number)
+            parts = [(alpha, up, max(b[k], 0)), (1 - alpha, down, min(b[k], 0))]
+        elif name == "gamma":
+            g = float(number)
+            parts = [(1.0, c + g * up, b[k] + g * max(b[k], 0)) if z > 0 else (1.0, c + g * down, b[k] + g * min(b[k], 0))]
+        elif name == "flat":
+            parts = [(1.0, (w[k] != 0).astype(float), 0.0)]
+        else:
+            parts = [(1.0, c - box[0] * np.maximum(w[k], 0) - box[1] * np.minimum(w[k], 0), b[k])]
+        for weight, contributions, bias in parts:
+            if weight == 0:
+                continue
+            total = contributions.sum() + bias
+            total += (float(number) if name == "epsilon" and number else 1e-6) * (1 if total >= 0 else -1)
+            found += weight * relevance[k] * contributions / total
+            taken += weight * relevance[k] * bias / total
+    return found, taken
+
+
+def deep_lift(layers: list[torch.nn.Module], x: torch.Tensor, reference: torch.Tensor, target: int, *, reveal: bool = False) -> np.ndarray:
+    """Rescale (or reveal-cancel) rule of one item, every step as the matrix of its multipliers."""
+    start, multipliers, before = (x - reference).numpy().ravel(), [], start_of(x, reference)
+    for layer in layers:
+        y, y0 = layer(x).detach(), layer(reference).detach()
+        if isinstance(layer, torch.nn.ReLU) and reveal:
+            whole = multipliers.pop()
+            if isinstance(layers[layers.index(layer) - 1], torch.nn.BatchNorm2d):
+                whole = whole @ multipliers.pop()
+            multipliers.append(revealed(whole, before, reference.numpy().ravel(), x.numpy().ravel()))
+        elif isinstance(layer, torch.nn.ReLU):
+            change = (x - reference).numpy().ravel()
+            still = np.abs(change) < 1e-7
+            slope = (y - y0).numpy().ravel() / np.where(still, 1, change)
+            multipliers.append(np.diag(np.where(still, x.numpy().ravel() > 0, slope)))
+        elif isinstance(layer, torch.nn.MaxPool2d):
+            multipliers.append(pooled_multipliers(layer, x, reference))
+        else:
+            multipliers.append(matrix_of(layer, x)[0])
+            before = before if isinstance(layer, torch.nn.BatchNorm2d) else start_of(x, reference)
+        x, reference = y, y0
+    whole = multipliers[-1]
+    for m in reversed(multipliers[:-1]):
+        whole = whole @ m
+    return (whole[target] * start).reshape(1, *layers_input_shape(layers, start))
+
+
+def start_of(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
+    return (x - reference).numpy().ravel()
+
+
+def revealed(w: np.ndarray, change: np.ndarray, z0: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Multipliers from the input of a linear layer with matrix w through ReLU, one neuron after the other."""
+    found = np.zeros_like(w)
+    for k in range(len(w)):
+        parts = w[k] * change
+        plus, minus = parts[parts > 0].sum(), parts[parts < 0].sum()
+        f = lambda t: max(t, 0.0)  # noqa: E731
+        of_plus = (f(z0[k] + plus) - f(z0[k]) + f(z0[k] + plus + minus) - f(z0[k] + minus)) / 2
+        of_minus = (f(z0[k] + minus) - f(z0[k]) + f(z0[k] + plus + minus) - f(z0[k] + plus)) / 2
+        at = float(z[k] > 0)
+        m_plus, m_minus = of_plus / plus if plus > 1e-7 else at, of_minus / minus if minus < -1e-7 else at
+        for i in range(w.shape[1]):
+            up, down = max(w[k, i], 0.0), min(w[k, i], 0.0)
+            rising, falling = up * m_plus + down * m_minus, up * m_minus + down * m_plus
+            found[k, i] = rising if change[i] > 0 else falling if change[i] < 0 else (rising + falling) / 2
+    return found
+
+
+def layers_input_shape(layers: list[torch.nn.Module], start: np.ndarray) -> tuple[int, int, int]:
+    channels = layers[0].in_channels
+    side = round(math.sqrt(len(start) / channels))
+    return channels, side, side
+
+
+def pooled_multipliers(pool: torch.nn.MaxPool2d, x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
+    """[out, in]: the rise to the larger maximum belongs to the input's place, the rest to the reference's."""
+
+    def places(t: torch.Tensor) -> np.ndarray:
+        _, at = torch.nn.functional.max_pool2d(t, pool.kernel_size, return_indices=True)
+        c, h, w = t.shape[1:]
+        return (at + torch.arange(c)[None, :, None, None] * h * w).numpy().ravel()
+
+    a, b = x.numpy().ravel(), reference.numpy().ravel()
+    found = np.zeros((len(places(x)), len(a)))
+    for k, (p, q) in enumerate(zip(places(x), places(reference), strict=True)):
+        top = max(a[p], b[q])
+        found[k, p] += (top - b[q]) / (a[p] - b[p]) if a[p] != b[p] else 0  # the derivative, where nothing changed
+        found[k, q] += (a[p] - top) / (a[q] - b[q]) if a[q] != b[q] else 0
+        found[k, p] = 1.0 if a[p] == b[p] else found[k, p]
+    return found
+
+
+def integrated_gradients(f: Score, x: np.ndarray, baseline: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(x - b) times the weighted mean of finite differences at points of the line."""
+    mean = np.zeros(x.shape)
+    for node, weight in zip(nodes, weights, strict=True):
+        mean += weight * finite_difference(f, baseline + node * (x - baseline))
+    return (x - baseline) * mean
+
+
+def path_integral(f: Score, x: np.ndarray, baseline: np.ndarray, pieces: int = 4096) -> np.ndarray:
+    """Integrated gradients of few numbers, by very many midpoints."""
+    return integrated_gradients(f, x, baseline, (np.arange(pieces) + 0.5) / pieces, np.full(pieces, 1 / pieces))
+
+
+def smoothed(maps: np.ndarray, form: str) -> np.ndarray:
+    """A form of smoothing from all answers [m, ...] at once."""
+    if form == "variance":
+        return maps.var(0, ddof=1)
+    return (maps**2).mean(0) if form == "square" else maps.mean(0)

@@ -82,6 +82,7 @@ def test_arrows_point_down_only():
         "game": 1,
         "tap": 1,
         "rules": 1,
+        "written": 1,
         "explanation": 1,
         "registry": 2,
         "local": 3,

@@ -61,7 +61,7 @@ def test_smooth_is_the_mean_over_noisy_copies_with_its_standard_error(double, it
     np.testing.assert_allclose(why.values[0], mean, atol=1e-12)
     np.testing.assert_allclose(why.std_error[0], error, atol=1e-10)
     assert why.method == "smooth(gradient)"
-    assert why.params == {"samples": 20, "sigma": 0.2, "seed": 7}
+    assert why.params == {"samples": 20, "sigma": 0.2, "form": "mean", "seed": 7}
 
 
 def test_smooth_grad_is_smooth_of_saliency_and_keeps_the_clean_target(net, x):

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import quick, small_net
+from conftest import net_for, quick
 from torch import nn
 
 import askwhy as aw
@@ -190,11 +190,11 @@ def test_save_and_load_return_an_equal_explanation_without_pickle(name, net, x, 
 @every
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_model_keeps_its_own_dtype(name, x, dtype):
-    net = small_net(dtype=dtype)
+    net = net_for(name, dtype)
     before = state(net)
     why = aw.explain(net, x, name, target=1, **quick(name))
     assert_same(before, state(net))
-    exact = aw.explain(small_net(), x, name, target=1, **quick(name))
+    exact = aw.explain(net_for(name), x, name, target=1, **quick(name))
     if dtype is torch.float64:
         np.testing.assert_allclose(why.values, exact.values, rtol=1e-3, atol=1e-4 * np.abs(exact.values).max())
     else:
@@ -326,6 +326,16 @@ def test_compare_asks_several_methods_the_same_question(net, x):
         aw.compare(net, x, ["saliency"], size=8)
     with pytest.raises(InputError, match="did you mean 'saliency'"):
         aw.compare(net, x, ["salency"])
+
+
+def test_compare_of_all_methods_leaves_out_what_refuses_and_says_so(net, x):
+    rows = torch.rand(2, 3, 16, 16)
+    with pytest.warns(UserWarning, match="compare left out cam: ") as said:
+        many = aw.compare(net, x[:1], target=1, samples=60, components=np.arange(256).reshape(16, 16) // 32, background=rows, steps=8)
+    assert len(said) == 1
+    assert {why.method for why in many} == set(EVERY) - {"cam"}
+    with pytest.raises(UnsupportedError):
+        aw.compare(net, x[:1], ["cam"])
 
 
 def test_auto_chooses_by_model_and_input_and_says_so(net, x):

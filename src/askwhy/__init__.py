@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from askwhy.ask import compare, explain
     from askwhy.components import features, patches, pixels, superpixels
     from askwhy.explanation import Explanation
-    from askwhy.local.cam import grad_cam
+    from askwhy.local.cam import cam, counterfactual_cam, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
     from askwhy.local.coalition import occlusion
-    from askwhy.local.gradient import gradient, saliency, smooth, smooth_grad
+    from askwhy.local.deep_lift import deep_lift
+    from askwhy.local.expected import expected_gradients
+    from askwhy.local.gradient import gradient, input_x_gradient, saliency, smooth, smooth_grad
     from askwhy.local.lime import lime
-    from askwhy.local.relevance import guided_backprop
+    from askwhy.local.lrp import lrp
+    from askwhy.local.path import integrated_gradients
+    from askwhy.local.relevance import deconvnet, guided_backprop
+    from askwhy.local.score_cam import score_cam
     from askwhy.models import wrap
     from askwhy.registry import methods
 
@@ -31,8 +36,10 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Explanation", "compare", "errors", "explain", "features", "grad_cam", "gradient", "guided_backprop", "lime", "methods",
-    "occlusion", "patches", "pixels", "saliency", "smooth", "smooth_grad", "superpixels", "wrap", "zoo",
+    "Explanation", "cam", "compare", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
+    "features", "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam",
+    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lrp", "methods", "occlusion", "patches", "pixels",
+    "saliency", "score_cam", "smooth", "smooth_grad", "superpixels", "wrap", "zoo",
 ]  # fmt: skip
 
 

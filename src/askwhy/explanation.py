@@ -116,10 +116,11 @@ class Explanation:
         names = tuple(f"rows {r[0]}-{r[-1]}, columns {c[0]}-{c[-1]}" for r, c in cells)
         return names, np.array([heat[np.ix_(r, c)].mean() for r, c in cells])
 
-    def boxes(self, threshold: float = 0.15, i: int = 0) -> list[tuple[list[float], float]]:
-        """Where the map of item i exceeds `threshold` times its maximum: ([x0, y0, x1, y1], mean value), strongest sum first.
+    def boxes(self, threshold: float = 0.15, i: int = 0, *, largest: bool = False) -> list[tuple[list[float], float]]:
+        """Where the map of item i reaches `threshold` times its maximum: ([x0, y0, x1, y1], mean value), strongest sum first.
 
-        Connected regions (Zhou et al. 2016), in the original photo's pixels where they are known, else in the input's.
+        One box around each connected region, or largest=True: only the one with the most pixels (Zhou et al. 2016).
+        In the original photo's pixels where they are known, else in the input's. Raises InputError for a bad threshold.
         """
         from skimage.measure import label, regionprops
 
@@ -130,7 +131,8 @@ class Explanation:
             return []
         found = regionprops(label(heat >= threshold * heat.max()), intensity_image=heat)
         found.sort(key=lambda r: -r.area * r.intensity_mean)
-        return [(self._to_photo(r.bbox, heat.shape, i), float(r.intensity_mean)) for r in found]
+        kept = [max(found, key=lambda r: r.area)] if largest else found
+        return [(self._to_photo(r.bbox, heat.shape, i), float(r.intensity_mean)) for r in kept]
 
     def _to_photo(self, bbox: tuple[int, ...], shape: tuple[int, ...], i: int) -> list[float]:
         y0, x0, y1, x1 = bbox
@@ -161,7 +163,11 @@ class Explanation:
         """What is known about the error, one sentence each."""
         said = []
         if self.residual is not None:
-            said.append(f"completeness gap {np.abs(self.residual).max():.2g} of the change in the score")
+            unruled = self.details.get("without_rule")
+            why = f"; no rule is known for {unruled}" if unruled else ""
+            said.append(f"completeness gap {np.abs(self.residual).max():.2g} of the change in the score{why}")
+        if "bias_share" in self.details:
+            said.append(f"the model's constants (biases) hold {', '.join(f'{b:.3g}' for b in self.details['bias_share'])} of the score")
         if self.std_error is not None and np.isfinite(self.std_error).any():
             errors = np.concatenate([one.std_error.ravel() for one in self if one.std_error is not None])  # without the padding
             said.append(f"standard error {np.nanmedian(errors):.2g} (median), largest value {np.abs(self.values).max():.2g}")
@@ -169,6 +175,8 @@ class Explanation:
             said.append(f"the surrogate explains {min(self.details['fidelity']):.0%} of the variance near the input (R2)")
         if "bfloat16_deviation" in self.details:
             said.append(f"computed in bfloat16: scores deviate from float32 by up to {self.details['bfloat16_deviation']:.2g}")
+        if "note" in self.details:
+            said.append(self.details["note"])
         return said or ["no error bars: this method does not sample, and its values promise no sum that could be checked"]
 
     def plot(self, ax: Axes | None = None, i: int = 0) -> Axes:
@@ -181,7 +189,7 @@ class Explanation:
             error = None if self.std_error is None else self[i].std_error[0]  # type: ignore[index]
             return bars(values, names, error, ax=ax, title=title, unit=self.unit)
         picture = self.pictures[i] if self.pictures else None
-        return heatmap(self.map(i), picture, ax=ax, title=title, unit=self.unit)
+        return heatmap(self.map(i), picture, ax=ax, title=title, unit=self.unit, clip=self.regions is None)
 
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +19,21 @@ else:
     torch = lazy("torch", "torch")
 
 Rule = Callable[..., Any]  # (op, *args, **kwargs) -> what the op returns, or NotImplemented where this call is not meant
+Written = Callable[..., Any]  # (*args, **kwargs) -> the same result in simpler operations, which meet the rules in turn
 
 
 # other names of the same arithmetic; "rsub" and "rdiv" are b - a and b / a
-SPELLINGS = {"subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "rtruediv": "rdiv", "negative": "neg"}
+SPELLINGS = {
+    "mm": "matmul", "bmm": "matmul", "linalg_vector_norm": "vector_norm", "linalg_norm": "norm",
+    "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "rtruediv": "rdiv", "negative": "neg",
+}  # fmt: skip
 
 
 def key_of(op: Any) -> str:
     """One name for every spelling: F.relu, torch.relu_, Tensor.relu and nn.ReLU are all "relu"; 2 / x is "rdiv"."""
     name = getattr(op, "__name__", "?").split(".")[0].strip("_")
+    if name in ("batch_norm", "instance_norm") and not inspect.isfunction(op):
+        return f"torch_{name}"  # takes its arguments in another order than the one in torch.nn.functional
     return SPELLINGS.get(name, name)
 
 
@@ -43,11 +51,48 @@ class Record:
     ruled: Counter[str] = field(default_factory=Counter)  # those that a rule changed
     nodes: list[Any] = field(default_factory=list)  # autograd nodes of the seen rectifiers; kept, since identity is compared
     compared: Counter[str] = field(default_factory=Counter)  # comparisons of activations: a rectifier may be hidden in them
+    plain: Counter[str] = field(default_factory=Counter)  # operations on activations that kept their derivative
+    kept: dict[int, list[Kept]] = field(default_factory=dict)  # by storage
+
+    def keep(self, x: torch.Tensor) -> Kept:
+        """Hold the tensor for the backward pass, also when the model writes into it later."""
+        box = Kept(x.detach(), x._version)
+        self.kept.setdefault(storage(x), []).append(box)
+        return box
+
+    def before_writing(self, x: torch.Tensor) -> None:
+        """Copy what is kept of this storage, since it is about to change."""
+        for box in self.kept.pop(storage(x), ()):
+            box.tensor, box.version = box.get().clone(), None
+
+
+@dataclass
+class Kept:
+    """A tensor as it was when it was kept."""
+
+    tensor: torch.Tensor
+    version: int | None  # None: a copy of our own
+
+    def get(self) -> torch.Tensor:
+        if self.version is not None and self.tensor._version != self.version:
+            raise UnsupportedError(
+                "the model overwrites an activation in place where it could not be seen (out=, or .data); write that step without in-place operations."
+            )
+        return self.tensor
+
+
+def storage(x: torch.Tensor) -> int:
+    return x.untyped_storage().data_ptr()
 
 
 @contextmanager
-def rules(net: torch.nn.Module, table: Mapping[str, Rule]) -> Iterator[Record]:
-    """Inside the block, every operation that the table names goes through its rule.
+def rules(
+    net: torch.nn.Module, table: Mapping[str, Rule], written: Mapping[str, Written] | None = None,
+    *, record: Record | None = None, strict: bool = True,
+) -> Iterator[Record]:  # fmt: skip
+    """Inside the block, every operation that the table names goes through its rule; those in `written` are replaced first.
+
+    strict=False leaves alone what does not depend on the input. A table whose rules need the `record` brings its own.
 
     Refuses with UnsupportedError what cannot be intercepted: torch.jit modules here; no_grad around a ruled operation
     while it happens; what bypassed the rules when `check_graph` is called. Example: `with rules(net, GUIDED) as record:`.
@@ -55,30 +100,47 @@ def rules(net: torch.nn.Module, table: Mapping[str, Rule]) -> Iterator[Record]:
     if any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
         scripted = next(name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule))
         raise UnsupportedError(f"{scripted} is a torch.jit module, whose operations cannot be intercepted; give the nn.Module that it was made from.")
-    record = Record()
-    with _mode(table, record):
-        yield record
+    with _mode(table, record or Record(), written or {}, strict=strict) as mode:
+        yield mode.record
 
 
-def _mode(table: Mapping[str, Rule], record: Record) -> Any:
+def _mode(table: Mapping[str, Rule], record: Record, written: Mapping[str, Written], *, strict: bool) -> Any:
     from torch.overrides import TorchFunctionMode
 
     class Mode(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.record = record
+
         def __torch_function__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             name = key_of(op)
+            if not args and isinstance(kwargs.get("input"), torch.Tensor):
+                args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
+            active = strict or needs_grad((*args, *kwargs.values()))
+            if active and name in written:
+                with self:
+                    out = written[name](*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
             record.operations[name] += 1
+            writing = writes(op, args, kwargs)
+            if writing and record.kept:
+                record.before_writing(args[0])
             if name in COMPARISONS and needs_grad(args):
                 record.compared[name] += 1
             rule = table.get(name)
-            if rule is None:
-                return op(*args, **kwargs)
+            if rule is None or not active:
+                out = op(*args, **kwargs)
+                cut_off = active and not strict and not torch.is_grad_enabled() and is_number(out)
+                record.plain.update([f"{name} without gradient"] if cut_off else [name] if is_activation(out) else [])
+                return out
             if not torch.is_grad_enabled():
                 raise UnsupportedError(
                     f"the model runs {name} without gradients (an autograd.Function, a reentrant checkpoint or a no_grad block), so no rule can reach it; "
                     "write it with ordinary operations, use checkpoint(..., use_reentrant=False), or ask with occlusion or lime."
                 )
-            view = args[0] if args and isinstance(args[0], torch.Tensor) and args[0]._is_view() else None
+            view = args[0] if writing and args[0]._is_view() else None
             if view is not None:  # an in-place operation on a view would lose the hook: work on a copy and write it back
                 args = (view.clone(), *args[1:])
             out = rule(op, *args, **kwargs)
@@ -93,13 +155,49 @@ def _mode(table: Mapping[str, Rule], record: Record) -> Any:
     return Mode()
 
 
+def writes(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether this call writes into its first argument."""
+    name = getattr(op, "__name__", "")
+    if not args or not isinstance(args[0], torch.Tensor):
+        return False
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    if name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in ("__invert__", "__index__", "__int__")):
+        return True
+    at = place_of_inplace(op)
+    return bool(kwargs.get("inplace")) or (at is not None and len(args) > at and bool(args[at]))
+
+
+@functools.lru_cache(maxsize=512)
+def place_of_inplace(op: Any) -> int | None:
+    """Where a function like F.hardtanh takes its argument `inplace`."""
+    try:
+        names = list(inspect.signature(op).parameters)
+    except (ValueError, TypeError):  # most operations are built in, and say it in their name
+        return None
+    return names.index("inplace") if "inplace" in names else None
+
+
+def is_number(out: Any) -> bool:
+    return isinstance(out, torch.Tensor) and out.is_floating_point() and not out.requires_grad
+
+
+def is_activation(out: Any) -> bool:
+    return needs_grad(out if isinstance(out, (tuple, list)) else (out,))
+
+
 def needs_grad(args: Any) -> bool:
     """Whether any tensor among the arguments depends on the input."""
-    return any(isinstance(a, torch.Tensor) and a.requires_grad and a.is_floating_point() for a in args)
+    return any(
+        (a.requires_grad and a.is_floating_point()) if isinstance(a, torch.Tensor) else isinstance(a, (list, tuple)) and needs_grad(a) for a in args
+    )
 
 
-def check_graph(score: torch.Tensor, record: Record) -> None:
-    """Walk the autograd graph of the score and refuse what the rules did not see. Raises UnsupportedError."""
+def check_graph(score: torch.Tensor, record: Record, *, rectifiers: bool = True) -> None:
+    """Walk the autograd graph of the score and refuse what the rules did not see. Raises UnsupportedError.
+
+    rectifiers=False: the table leaves them as they are.
+    """
     known, seen, stack = set(record.nodes), set(), [score.grad_fn]
     while stack:
         node = stack.pop()
@@ -108,11 +206,12 @@ def check_graph(score: torch.Tensor, record: Record) -> None:
         seen.add(node)
         name = node.name()
         opaque = OPAQUE_NODES.get(name.split("::")[-1].rstrip("0123456789"))
-        if opaque is None and isinstance(node, torch.autograd.function.BackwardCFunction):
+        own = type(node) is relay_function()._backward_cls
+        if opaque is None and isinstance(node, torch.autograd.function.BackwardCFunction) and not own:
             opaque = f"the autograd.Function {name.removesuffix('Backward')}" + (
                 " (a reentrant checkpoint; use use_reentrant=False)" if "Checkpoint" in name else ""
             )
-        if opaque is None and name.rstrip("0123456789").endswith(RECTIFIER_NODES) and node not in known:
+        if opaque is None and rectifiers and name.rstrip("0123456789").endswith(RECTIFIER_NODES) and node not in known:
             opaque = f"a {name.rstrip('0123456789').removesuffix('Backward')} that runs inside another operation"
         if opaque:
             raise UnsupportedError(
@@ -131,3 +230,38 @@ def on_gradient(change: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.
         return out
 
     return rule
+
+
+def relay(record: Record, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], pull: Callable[..., Callable[[torch.Tensor], Any]]) -> Any:
+    """Run the operation as it is, and send the gradient back by a rule: pull(x, out) -> (gradient of out -> gradient of x).
+
+    x and out come as `Kept`; x is the first argument, in its value before an in-place operation.
+    """
+    x, writing = args[0], writes(op, args, kwargs)
+    before = x.detach().clone() if writing else x.detach()
+    held = Kept(before, None) if writing else record.keep(x)
+
+    def run() -> tuple[torch.Tensor, Any]:
+        value = op(before.clone() if writing else before, *args[1:], **kwargs)
+        value = value.clone() if value._is_view() else value  # autograd lets no one write into a view that it did not make
+        return value, pull(held, record.keep(value))
+
+    out = relay_function().apply(x, run)
+    return x.copy_(out) if writing else out
+
+
+@functools.lru_cache(maxsize=1)
+def relay_function() -> Any:
+    """An operation whose value and whose backward pass are given."""
+
+    class Relay(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, run: Callable[[], tuple[torch.Tensor, Any]]) -> torch.Tensor:
+            value, ctx.back = run()
+            return value
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return ctx.back(gradients[0]), None
+
+    return Relay

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.errors import AskwhyError, Cancelled, InputError, UnsupportedError
+from askwhy.errors import Cancelled, InputError, UnsupportedError
 from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
-from askwhy.models.base import is_out_of_memory, to_numpy
-from askwhy.registry import SLOPE, method, plain
+from askwhy.local.slopes import check_differentiable, check_floats, needed, slopes
+from askwhy.local.slopes import differentiate as differentiate
+from askwhy.local.slopes import grad_mode as grad_mode
+from askwhy.local.slopes import need_torch as need_torch
+from askwhy.models.base import to_numpy
+from askwhy.registry import SCORE, SLOPE, method, plain
 from askwhy.score import Score, ask
 
 if TYPE_CHECKING:
@@ -66,6 +71,27 @@ def saliency(
 
 
 @method(
+    title="Input x gradient",
+    needs="gradients",
+    inputs=("image", "table", "other"),
+    asks="How much does each number of the input add to the score, if the network is read as the straight line that touches it here?",
+    reads="positive: the number, as large as it is, speaks for the class; negative: against it. Numbers that are 0 get 0, so the scale's zero matters",
+    paper="Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713",
+)
+def input_x_gradient(
+    model: Any, x: Any, target: Any = None, *, versus: Any = None, batch_size: int | str = "auto", progress: bool | Progress | None = None
+) -> Explanation:
+    """The input times the gradient, x dS/dx, shaped like the input; score units.
+
+    Exact for a network without biases whose activations are piecewise linear through 0: the sum is the score then.
+    Shrikumar et al. 2016. Raises UnsupportedError like `gradient`. Example: `askwhy.input_x_gradient(net, x).values`.
+    """
+    score = ask(model, x, target, versus)
+    found = gradients(score, batch_size=batch_size, progress=progress)
+    return answer(score, to_numpy(score.items.batch) * found)
+
+
+@method(
     title="SmoothGrad",
     needs="gradients",
     inputs=("image",),
@@ -88,14 +114,19 @@ def smooth_grad(
     return smooth(saliency, samples, sigma, seed=seed)(model, x, target, versus=versus, batch_size=batch_size, progress=progress)
 
 
-def smooth(explain: Callable[..., Explanation], samples: int = 50, sigma: float = 0.15, *, seed: int = 0) -> Callable[..., Explanation]:
-    """An explainer that averages `explain` over noisy copies of the input, E[explain(x + sigma (max x - min x) e)], e ~ N(0, 1).
+def smooth(
+    explain: Callable[..., Explanation], samples: int = 50, sigma: float = 0.15, form: str = "mean", *, seed: int = 0
+) -> Callable[..., Explanation]:
+    """An explainer that asks `explain` about noisy copies of the input, x + sigma (max x - min x) e with e ~ N(0, 1).
 
-    The target is fixed at the clean input. `std_error` is that of the mean. Smilkov et al. 2017.
-    Raises InputError for fewer than 2 samples. Example: `smooth(gradient, samples=25)(net, x)`.
+    form: "mean" of the answers m (SmoothGrad, Smilkov et al. 2017), "square": the mean of m^2 (SmoothGrad-Squared,
+    Hooker et al. 2019), or "variance" of m (VarGrad, Adebayo et al. 2018). `std_error` is that of the form.
+    The target is fixed at the clean input. Raises InputError for a bad setting. Example: `smooth(gradient, 25)(net, x)`.
     """
-    if samples < 2 or sigma <= 0:
+    if samples < 2 or not sigma > 0:
         raise InputError(f"samples={samples}, sigma={sigma}: smoothing needs at least 2 samples and a positive sigma.")
+    if form not in FORMS:
+        raise InputError(f"form={form!r}: choose {', '.join(map(repr, FORMS))}.")
     name = f"smooth({getattr(explain, '__name__', type(explain).__name__)})"
 
     def smoothed(
@@ -106,9 +137,12 @@ def smooth(explain: Callable[..., Explanation], samples: int = 50, sigma: float 
         found = []
         with progress_of(progress, name) as tick:
             for i, count in enumerate(over_items(tick, len(score))):
-                copies = noisy(score.items.batch[i : i + 1], samples, sigma, np.random.default_rng([seed, i]))
-                found.append(mean_over(explain, score, i, copies, samples, options, count))
-        params = {"samples": samples, "sigma": sigma, "seed": seed, **{k: plain(v) for k, v in options.items()}}
+                noise = Noise(score.items.batch[i : i + 1], samples, sigma, np.random.default_rng([seed, i]))
+                moments = Moments(form)
+                direct = explain in READERS and options.keys() <= {"batch_size"}
+                (by_slopes if direct else by_asking)(explain, score, i, noise, moments, options, count)
+                found.append((*moments.result(), moments.unit))
+        params = {"samples": samples, "sigma": sigma, "form": form, "seed": seed, **{k: plain(v) for k, v in options.items()}}
         means, errors = (np.stack(rows) for rows in zip(*((m, e) for m, e, _ in found), strict=True))
         return answer(score, means, std_error=errors, params=params, method=name, unit=found[0][2], seed=seed)
 
@@ -116,35 +150,107 @@ def smooth(explain: Callable[..., Explanation], samples: int = 50, sigma: float 
     return smoothed
 
 
-def noisy(x: Any, samples: int, sigma: float, rng: np.random.Generator) -> Iterator[Any]:
-    """Copies of x [1, ...] with Gaussian noise, 16 at a time; sigma is a share of max x - min x."""
-    if to_numpy(x).dtype.kind != "f":
-        raise UnsupportedError("smooth adds noise to numbers, but this input is made of integers.")
-    spread = float(x.max() - x.min()) * sigma
-    for start in range(0, samples, 16):
-        e = rng.standard_normal((min(16, samples - start), *x.shape[1:])) * spread
-        yield x + (torch.as_tensor(e).to(x.device, x.dtype) if hasattr(x, "detach") else e.astype(x.dtype))
+class Noise:
+    """Copies of x [1, ...] with Gaussian noise, made when they are asked for, in order; sigma is a share of max x - min x."""
+
+    def __init__(self, x: Any, samples: int, sigma: float, rng: np.random.Generator) -> None:
+        if to_numpy(x).dtype.kind != "f":
+            raise UnsupportedError("smooth adds noise to numbers, but this input is made of integers.")
+        self.x, self.samples, self.rng = x, samples, rng
+        self.spread = float(x.max() - x.min()) * sigma
+        self._first, self._made = (
+            0,
+            np.empty((0, *x.shape[1:])),
+        )  # in float64 for every model, so that a seed means one thing; the noise of copies from `first` on
+
+    def __call__(self, start: int, stop: int) -> Any:
+        """The copies start to stop; what lies before `start` is not asked for again."""
+        kept = self._made[start - self._first :]
+        new = self.rng.standard_normal((max(stop - start - len(kept), 0), *self.x.shape[1:]))
+        self._first, self._made = start, np.concatenate([kept, new]) if len(kept) else new
+        e = self._made[: stop - start] * self.spread
+        return self.x + (torch.as_tensor(e).to(self.x.device, self.x.dtype) if hasattr(self.x, "detach") else e.astype(self.x.dtype))
 
 
-def mean_over(
-    explain: Callable[..., Explanation], score: Score, i: int, copies: Iterator[Any], samples: int, options: dict[str, Any], tick: Progress | None
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """The mean of the explanations of noisy copies of item i, its standard error, and their unit."""
-    total = square = np.zeros(1)
+FORMS = ("mean", "square", "variance")
+
+
+@dataclass
+class Moments:
+    """Sums of powers of the answers, from which a form and its standard error come."""
+
+    form: str
+    unit: str = ""
+    count: int = 0
+    first: Any = None  # an answer that the others are compared with, so that large numbers do not cancel
+    sums: list[Any] = field(default_factory=list)  # of d, d^2, ... with d = answer - first
+
+    def add(self, answers: np.ndarray) -> None:
+        """Answers [k, ...]."""
+        values = answers.astype(np.float64)
+        if self.form == "square":
+            values *= values
+        if self.first is None:
+            self.first, self.sums = values[0].copy(), [0.0] * (4 if self.form == "variance" else 2)
+        values -= self.first
+        power = values
+        for k in range(len(self.sums)):
+            self.sums[k] = self.sums[k] + power.sum(0)
+            power = power * values if k + 1 < len(self.sums) else power
+        self.count += len(values)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """The form and its standard error."""
+        n = self.count
+        d1, d2, *higher = (total / n for total in self.sums)
+        variance = np.maximum(d2 - d1**2, 0) * n / (n - 1)
+        if self.form != "variance":
+            return self.first + d1, np.sqrt(variance / n)
+        d3, d4 = higher
+        fourth = d4 - 4 * d1 * d3 + 6 * d1**2 * d2 - 3 * d1**4  # the central moment
+        return variance, np.sqrt(np.maximum(fourth - variance**2 * (n - 3) / (n - 1), 0) / n)
+
+
+def by_asking(
+    explain: Callable[..., Explanation], score: Score, i: int, noise: Noise, moments: Moments, options: dict[str, Any], tick: Progress | None
+) -> None:
+    """Any explainer, 16 copies at a time."""
     versus = None if score.versus is None else score.versus[i]
-    done = 0
-    for batch in copies:
-        why = explain(score.model, batch, score.targets[i], versus=versus, **options)
+    for start in range(0, noise.samples, 16):
+        stop = min(start + 16, noise.samples)
+        why = explain(score.model, noise(start, stop), score.targets[i], versus=versus, **options)
         if why.components is not None:
             raise UnsupportedError(f"{why.method} explains by components, which differ from copy to copy; smooth works on maps and gradients.")
         score.calls += why.model_calls
-        done += len(why)
-        values = why.values.astype(np.float64)
-        total, square = total + values.sum(0), square + (values**2).sum(0)
-        if tick is not None and tick(done, samples) is False:
-            raise Cancelled(f"stopped after {done} of {samples} samples.")
-    mean = total / samples
-    return mean, np.sqrt(np.maximum(square / samples - mean**2, 0) / (samples - 1)), why.unit
+        moments.unit = in_form(why.unit, moments.form)
+        moments.add(why.values)
+        if tick is not None and tick(stop, noise.samples) is False:
+            raise Cancelled(f"stopped after {stop} of {noise.samples} samples.")
+
+
+def by_slopes(
+    explain: Callable[..., Explanation], score: Score, i: int, noise: Noise, moments: Moments, options: dict[str, Any], tick: Progress | None
+) -> None:
+    """What is read from the plain gradient goes through the faster engine."""
+    read, unit = READERS[explain]
+    moments.unit = in_form(unit, moments.form)
+    shown: list[Any] = []
+
+    def copies(start: int, stop: int) -> torch.Tensor:
+        shown[:] = [noise(start, stop)]
+        return shown[0]
+
+    def use(chunk: slice, found: torch.Tensor) -> None:
+        moments.add(read(to_numpy(shown[0]), to_numpy(found)))
+
+    own = score.items.batch[i : i + 1]
+    samples = torch.cat([own * (1 - k / 32) for k in range(16)])
+    with slopes(score, noise.samples, samples, i, options.get("batch_size", "auto")) as at:
+        at(np.full(noise.samples, i), copies, use, tick)
+
+
+def in_form(unit: str, form: str) -> str:
+    return unit if form == "mean" else f"({unit}) squared"
 
 
 def strongest(grads: np.ndarray) -> np.ndarray:
@@ -157,57 +263,32 @@ def strongest(grads: np.ndarray) -> np.ndarray:
 def gradients(
     score: Score, *, batch_size: int | str = "auto", progress: bool | Progress | None = None,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext, check: Callable[[torch.Tensor, Any], None] | None = None,
+    finish: Callable[[torch.Tensor, torch.Tensor, Any], np.ndarray] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """dS/dx for all items, [n, *item]. `around` is entered for forward and backward; `check(score, what it gave)` may refuse."""
+    """dS/dx for all items, [n, *item]. `around` is entered for forward and backward; `check(score, what it gave)` may refuse.
+
+    finish(input, gradient, what it gave) makes something else of the gradient.
+    """
     model, batch = need_torch(score), score.items.batch
-    if not batch.is_floating_point():
-        raise UnsupportedError(f"x is {batch.dtype}; a gradient needs floating-point inputs. Scale the picture to floats as the model was trained.")
+    check_floats(score)
 
     def work(start: int, stop: int) -> np.ndarray:
         leaf = batch[start:stop].clone().requires_grad_()
         with around() as record:
             scores = score.settle(model.forward(leaf.clone()), range(start, stop))  # a copy, since the model may write into its input
             score.calls += stop - start
-            if not scores.requires_grad:
-                raise UnsupportedError(
-                    "the score does not depend on the input through differentiable operations (no_grad, detach, or integer steps in the model); use occlusion or lime."
-                )
+            check_differentiable(scores)
             if check is not None:
                 check(scores, record)
-            (found,) = differentiate(scores, [leaf])
-        if found is None:
-            raise UnsupportedError("the score does not depend on the input at all; check the target.")
-        return to_numpy(found)
+            found = needed(differentiate(scores, [leaf])[0])
+        return to_numpy(found) if finish is None else finish(leaf, found, record)
 
     with model.untouched(), grad_mode(), progress_of(progress, "gradients") as tick:
         return in_chunks(len(score), work, batch_size_for(score, batch_size, "backward"), tick)
 
 
-def differentiate(scores: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
-    """The gradient of each item's own score; None for an input that the scores do not depend on."""
-    try:
-        return torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
-    except RuntimeError as error:
-        if is_out_of_memory(error) or isinstance(error, AskwhyError):
-            raise
-        remedy = "use checkpoint(..., use_reentrant=False)" if "reentrant" in str(error) else "use occlusion or lime, which need no gradient"
-        raise UnsupportedError(f"the model cannot be differentiated: {str(error).splitlines()[0][:200]}; {remedy}.") from error
-
-
-def grad_mode() -> AbstractContextManager[Any]:
-    """Gradients on, whatever mode the caller is in."""
-    from contextlib import ExitStack
-
-    stack = ExitStack()
-    stack.enter_context(torch.inference_mode(False))
-    stack.enter_context(torch.enable_grad())
-    return stack
-
-
-def need_torch(score: Score) -> Any:
-    """The torch model of a question. Raises UnsupportedError for a black box."""
-    if "gradients" not in score.model.offers:
-        raise UnsupportedError(
-            "this model offers predictions only, and the method needs gradients; use occlusion or lime, or give the torch module itself."
-        )
-    return score.model
+READERS: dict[Any, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]] = {
+    gradient: (lambda x, slope: slope, SLOPE),
+    saliency: (lambda x, slope: strongest(slope), SLOPE),
+    input_x_gradient: (lambda x, slope: x * slope, SCORE),
+}  # (copies, their gradients) -> what the explainer answers

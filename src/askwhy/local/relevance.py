@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
@@ -10,8 +11,8 @@ from askwhy.explanation import Explanation, answer
 from askwhy.game import Progress
 from askwhy.local.gradient import gradients, need_torch
 from askwhy.registry import SLOPE, method
-from askwhy.rules import Record, Rule, check_graph, key_of, on_gradient, rules
-from askwhy.score import ask
+from askwhy.rules import Record, Rule, check_graph, key_of, on_gradient, relay, rules
+from askwhy.score import Score, ask
 
 if TYPE_CHECKING:
     import torch
@@ -37,16 +38,44 @@ def guided_backprop(
     activations keep their derivative and are listed in `details["untouched"]`. Raises UnsupportedError where a
     rectifier cannot be reached, or there is none. Example: `askwhy.guided_backprop(net, photo).plot()`.
     """
-    score = ask(model, x, target, versus)
-    seen: list[Record] = []
+    return at_rectifiers(ask(model, x, target, versus), lambda record: keep_positive, batch_size, progress)
+
+
+@method(
+    title="Deconvnet",
+    needs="gradients",
+    inputs=("image", "table", "other"),
+    asks="Which pattern in the input would push the score up, following every path back whose signal is positive, whether its neuron was active or not?",
+    reads="positive: more of it excites the class; negative: against it. The map shows fine structure and depends little on the class",
+    unit=SLOPE,
+    paper="Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901",
+)
+def deconvnet(
+    model: Any, x: Any, target: Any = None, *, versus: Any = None, batch_size: int | str = "auto", progress: bool | Progress | None = None
+) -> Explanation:
+    """The gradient, where a rectifier passes on the positive part: g_in = g_out [g_out > 0]; shaped like the input.
+
+    Max pooling sends it back to where the maximum was (its switches). Zeiler & Fergus 2014. Works for every spelling of
+    ReLU and ReLU6. Raises UnsupportedError where a rectifier cannot be reached, or there is none.
+    Example: `askwhy.deconvnet(net, photo).plot()`.
+    """
+    return at_rectifiers(ask(model, x, target, versus), only_positive, batch_size, progress)
+
+
+def at_rectifiers(score: Score, make: Callable[[Record], Rule], batch_size: int | str, progress: bool | Progress | None) -> Explanation:
+    """The gradient with another rule at every rectifier."""
+    net, seen = need_torch(score).net, []
+
+    def around() -> Any:
+        record = Record()
+        return rules(net, dict.fromkeys(RECTIFIERS, rectifier(make(record))), record=record)
 
     def check(scores: torch.Tensor, record: Record) -> None:
         check_graph(scores, record)
         check_rectifiers(record)
         seen.append(record)
 
-    net = need_torch(score).net
-    values = gradients(score, batch_size=batch_size, progress=progress, around=lambda: rules(net, GUIDED), check=check)
+    values = gradients(score, batch_size=batch_size, progress=progress, around=around, check=check)
     return answer(score, values, details={"rectifiers": sum(seen[0].ruled.values()), "untouched": ", ".join(untouched(seen[0]))})
 
 
@@ -56,7 +85,19 @@ ACTIVATIONS = frozenset(
 )
 
 
+RECTIFIERS = ("relu", "relu6", "hardtanh", "threshold", "clamp", "clip", "clamp_min", *LARGER_OF_TWO)
 keep_positive = on_gradient(lambda out: lambda g: g.clamp(min=0))
+
+
+def only_positive(record: Record) -> Rule:
+    """A rule: the operation as it is, and backward the positive part of the gradient, whatever the operation cut off."""
+
+    def rule(op: Any, *args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(a, torch.Tensor) and a.requires_grad for a in args[:1]):  # zero first, as in maximum(0, x)
+            args = (*args[1:2], args[0], *args[2:])
+        return relay(record, op, args, kwargs, lambda held, result: lambda g: g.clamp(min=0))
+
+    return rule
 
 
 def rectifier(rule: Rule) -> Rule:
@@ -84,11 +125,6 @@ def cuts_at_zero(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
     return bound == 0
 
 
-GUIDED: dict[str, Rule] = {
-    name: rectifier(keep_positive) for name in ("relu", "relu6", "hardtanh", "threshold", "clamp", "clip", "clamp_min", *LARGER_OF_TWO)
-}
-
-
 def check_rectifiers(record: Record) -> None:
     """Refuse a model in which the rule found nothing to do, or in which a rectifier may hide in a comparison."""
     if record.compared:
@@ -99,7 +135,7 @@ def check_rectifiers(record: Record) -> None:
         others = untouched(record)
         what = f"has {', '.join(others)} but no ReLU" if others else "has no ReLU"
         raise UnsupportedError(
-            f"guided backprop changes rectifiers, and this model {what}; it would silently be the plain gradient. Use gradient, smooth_grad, occlusion or lime."
+            f"this method changes rectifiers, and this model {what}; it would silently be the plain gradient. Use gradient, smooth_grad, occlusion or lime."
         )
 
 

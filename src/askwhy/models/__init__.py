@@ -18,6 +18,7 @@ def wrap(
     labels: Sequence[str] | dict[int, str] | None = None,
     transform: Callable[[Any], Any] | None = None,
     output: str | int | Callable[[Any], Any] | None = None,
+    seed: int | None = None,
 ) -> Model:
     """Make a model that can be asked why. Wrap once, ask often: what is measured and prepared stays with it.
 
@@ -28,16 +29,19 @@ def wrap(
     output: which number is explained. "logits" (torch: as returned; estimator: `decision_function`) or "probabilities"
         (torch: softmax, or sigmoid of a single output); for a model that returns a tuple or dict, its index, key or a
         function that picks the scores.
+    seed: for a torch module that draws random numbers: every input is run alone, from this seed.
 
     Raises InputError for what cannot be asked. Example: `askwhy.wrap(net, labels=names, transform=to_tensor)`.
     """
     if isinstance(model, Model):
-        if labels is not None or transform is not None or output is not None:
-            raise InputError("this model is wrapped already; give labels=, transform= and output= where it is wrapped first.")
+        if any(given is not None for given in (labels, transform, output, seed)):
+            raise InputError("this model is wrapped already; give labels=, transform=, output= and seed= where it is wrapped first.")
         return model
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
-        return _wrap_torch(model, labels, transform, output)
+        return _wrap_torch(model, labels, transform, output, seed)
+    if seed is not None:
+        raise InputError(f"seed={seed!r} is for a torch module; let your {type(model).__name__} draw its random numbers from a seed of its own.")
     if isinstance(model, type):
         raise InputError(f"{model.__name__} is a class and cannot be asked: give an nn.Module or estimator made from it, with its weights.")
     if any(hasattr(model, name) for name in ("predict_proba", "decision_function", "predict")):
@@ -55,8 +59,11 @@ def wrap(
     )
 
 
-def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any) -> Model:
+def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any, seed: Any) -> Model:
     from askwhy.models.torch_module import TorchModel
+
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise InputError(f"seed={seed!r}: give a whole number.")
 
     net = getattr(net, "_orig_mod", net)  # torch.compile: the same weights, and operations that can be seen
     select = None
@@ -68,7 +75,7 @@ def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any) -> Model:
         def select(out: Any) -> Any:
             return part(out, key)
 
-    return TorchModel(net, as_labels(labels), transform, select, output == "probabilities")
+    return TorchModel(net, as_labels(labels), transform, select, output == "probabilities", seed)
 
 
 def part(out: Any, key: Any) -> Any:

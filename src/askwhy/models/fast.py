@@ -32,7 +32,7 @@ def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], A
         return None
     fold_padding(graph)
     fold_batch_norm(graph)
-    merge_activations(graph, dtype)
+    merge_activations(graph, dtype, torch.ops.mkldnn._convolution_pointwise.default)
     graph.recompile()
     ready = cast_any(graph).to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
     if dtype == torch.float32:  # in bfloat16 the packed layout is not the one that oneDNN wants later
@@ -153,21 +153,26 @@ def fold_batch_norm(graph: fx.GraphModule) -> None:
         replace(graph, after, node)
 
 
-def merge_activations(graph: fx.GraphModule, dtype: torch.dtype) -> None:
-    """Rectify while the convolution's result is still in the cache: in one oneDNN operation where there is one, else in place."""
+def merge_activations(graph: fx.GraphModule, dtype: torch.dtype, both: Callable[..., Any]) -> None:
+    """Rectify while the convolution's result is still in the cache: in one operation, `both`, where oneDNN has it, else in place."""
     for node in conv_nodes(graph):
         after = next(iter(node.users), None)
         bounds = rectifier(graph, after) if after is not None and len(node.users) == 1 else None
         with graph.graph.inserting_after(node):
             if onednn(graph, node, dtype):
-                new = graph.graph.call_function(torch.ops.mkldnn._convolution_pointwise.default, pointwise(node, bounds))
+                new = graph.graph.call_function(both, pointwise(node, bounds))
                 replace(graph, node, new)
             elif bounds is not None:
-                new = graph.graph.call_function(torch.clamp_, (node, *bounds))
+                new = graph.graph.call_function(rectify_, (node, *bounds))
             else:
                 continue
         if bounds is not None and after is not None:
             replace(graph, after, new)
+
+
+def rectify_(x: torch.Tensor, low: float, high: float | None) -> torch.Tensor:
+    """In place, with the operations whose gradient needs the result only."""
+    return torch.relu_(x) if high is None else torch.nn.functional.hardtanh(x, low, high, inplace=True)
 
 
 def pointwise(node: fx.Node, bounds: tuple[float, float | None] | None) -> tuple[Any, ...]:

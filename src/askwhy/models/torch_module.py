@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
-from askwhy.models.base import Items, check_finite, contents, is_out_of_memory, show_shape, to_numpy
+from askwhy.models.base import Items, check_finite, is_out_of_memory, show_shape, to_numpy
 from askwhy.models.fast import cast, twin
+from askwhy.models.outputs import as_column, find_scores, joined, probabilities
 from askwhy.models.photos import raw_items, through
 from askwhy.models.pictures import from_values
+from askwhy.models.slope import same_slopes, slope_twin
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +25,7 @@ else:
     torch = lazy("torch", "torch")
 
 WORTH_A_TWIN = 48  # forward passes from which on it pays to prepare a faster twin
-SCORE_NAMES = ("logits", "output", "out", "scores", "prediction_logits")
+WORTH_A_SLOPE_TWIN = 16  # forward and backward passes from which on it pays to prepare one that can be differentiated
 
 
 @dataclass(eq=False)
@@ -35,6 +37,7 @@ class TorchModel:
     transform: Callable[[Any], Any] | None = None
     select: Callable[[Any], Any] | None = None
     probabilities: bool = False
+    seed: int | None = None  # of a model that draws random numbers
     offers: frozenset[str] = frozenset({"predictions", "gradients", "layers"})
     memory: dict[Any, Any] = field(default_factory=dict)
 
@@ -73,6 +76,18 @@ class TorchModel:
 
     def forward(self, batch: torch.Tensor) -> Any:
         """One pass as the caller's grad mode has it: scores [m, k] where the model gives any, else its raw output."""
+        return self._pass(batch) if self.seed is None else self._seeded(batch, self.seed)
+
+    def _seeded(self, batch: torch.Tensor, seed: int) -> Any:
+        """Each input alone and from the same seed, so that its score depends neither on chance nor on its neighbours."""
+        outs = []
+        for k in range(len(batch)):
+            torch.manual_seed(seed)
+            outs.append(self._pass(batch[k : k + 1]))
+        return joined(outs)
+
+    def _pass(self, batch: torch.Tensor) -> Any:
+        before = random_state(batch)
         try:
             out = self.net(batch)
         except AskwhyError:
@@ -81,6 +96,10 @@ class TorchModel:
             if is_out_of_memory(error):
                 raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {first_line(error)}") from error
+        if self.seed is None and not all(map(torch.equal, before, random_state(batch))):
+            raise ModelError(
+                "the model draws random numbers in its forward pass (dropout with training=True, torch.rand, ...), so it has no one score to explain; askwhy.wrap(net, seed=0) runs every pass from the same seed."
+            )
         if isinstance(out, torch.Tensor) and out.ndim == 1 and batch.ndim == 3:
             self._refuse_unbatched(batch)
         return self.scores(out)
@@ -106,7 +125,9 @@ class TorchModel:
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"precision={precision!r}: choose 'float32' (the model's own) or 'bfloat16' (faster, not exact).")
         exact = precision == "float32"
-        if exact and calls < WORTH_A_TWIN:
+        if not exact and self.seed is not None:
+            raise InputError(f"precision={precision!r} and a model that draws random numbers do not go together; leave precision out.")
+        if exact and (calls < WORTH_A_TWIN or self.seed is not None):
             return None, "forward"
         own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
         with torch.no_grad():
@@ -125,6 +146,31 @@ class TorchModel:
                 raise
             return None  # not even the samples fit together: ask the model itself, which may be given less
 
+    def slope_engine(self, samples: torch.Tensor, calls: int, question: Any, read: Callable[[Any], Any]) -> tuple[Callable[[torch.Tensor], Any], str]:
+        """A forward pass to be differentiated, and its name: the twin's where it pays and is proved, else the model's own.
+
+        read(outputs) gives the scores of samples; `question` stands for it, so that asking again needs no second proof.
+        """
+        own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
+        if calls < WORTH_A_SLOPE_TWIN or self.seed is not None or hooked(self.net):
+            return self._on_a_copy, "backward"
+        made = self._made(own, slope_twin)
+        if made is None:
+            return self._on_a_copy, "backward"
+        twins, proved = self.memory.get("slopes proved", (None, []))
+        if twins is not made:
+            proved = []
+        if question not in proved:
+            if not same_slopes(self._on_a_copy, lambda batch: self.scores(made(batch)), samples, read):
+                return self._on_a_copy, "backward"
+            proved.append(question)
+        self.memory["slopes proved"] = made, proved[-16:]
+        return lambda batch: self.scores(made(batch)), "twin backward"
+
+    def _on_a_copy(self, batch: torch.Tensor) -> Any:
+        """The model may write into its input, and a leaf must not be written to."""
+        return self.forward(batch.clone())
+
     def _other_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any]:
         """The twin in another dtype, or else a plain copy in it. Raises UnsupportedError where the model cannot run so."""
         reason: Exception | None = None
@@ -140,18 +186,22 @@ class TorchModel:
                 reason = error
         raise UnsupportedError(f"the model cannot compute in {dtype}: {first_line(reason) if reason else ''}; leave precision out.") from reason
 
-    def _kept(self, dtype: torch.dtype, make: Callable[..., Any]) -> Callable[[Any], Any] | None:
-        """What `make` makes of the model, made anew when a weight has changed."""
+    def _made(self, dtype: torch.dtype, make: Callable[..., Any]) -> Callable[[Any], Any] | None:
+        """What `make` makes of the model, made anew when a weight or an attribute has changed."""
         tensors = [*self.net.parameters(), *self.net.buffers()]
         # the version counts changes in place, but not those through .data, which the fingerprint shows
-        state = tuple((t.data_ptr(), t._version) for t in tensors), fingerprint(tensors)
+        state = tuple((t.data_ptr(), t._version) for t in tensors), fingerprint(tensors), attributes(self.net)
         known, made = self.memory.get((make.__name__, dtype), (None, None))
         if known != state:
             made = make(self.net, dtype)
             self.memory[make.__name__, dtype] = state, made
-        if made is None:
+        return made  # type: ignore[no-any-return]
+
+    def _kept(self, dtype: torch.dtype, make: Callable[..., Any]) -> Callable[[Any], Any] | None:
+        """What `make` makes of the model, for scores only."""
+        own = self._made(dtype, make)
+        if own is None:
             return None
-        own = made
 
         def run(batch: torch.Tensor) -> Any:
             with torch.no_grad():
@@ -196,6 +246,22 @@ def all_modules(net: torch.nn.Module) -> set[torch.nn.Module]:
     return found
 
 
+def attributes(net: torch.nn.Module) -> tuple[Any, ...]:
+    """The modules and their switches and numbers, any of which a forward pass may read."""
+    return tuple((id(m), *(v for v in vars(m).values() if isinstance(v, (bool, int, float, str)))) for m in net.modules())
+
+
+def hooked(net: torch.nn.Module) -> bool:
+    """Whether anybody listens to, or changes, what passes through the modules."""
+    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in all_modules(net))
+
+
+def random_state(batch: torch.Tensor) -> list[torch.Tensor]:
+    """Of torch's generators that a pass over this batch may draw from."""
+    states = [torch.random.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(batch.device)] if batch.is_cuda else states
+
+
 def fingerprint(tensors: list[torch.Tensor]) -> tuple[float, ...]:
     """One number a tensor that changes when a value changes or moves, as quick as a sum."""
     ramp = torch.linspace(1, 2, max((t.numel() for t in tensors), default=0))
@@ -228,45 +294,6 @@ def as_tensor(x: Any) -> torch.Tensor:
     if array.dtype.kind not in "biuf":
         raise InputError(f"x is a {type(x).__name__} of {array.dtype}; a torch model needs numbers.")
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))  # torch warns about what it must not write to
-
-
-def parts_of(out: Any) -> dict[Any, Any]:
-    """What a model returned, by name or place; empty for a single thing."""
-    if isinstance(out, dict):
-        return dict(out)
-    if is_dataclass(out) and not isinstance(out, type):
-        return {f.name: getattr(out, f.name) for f in fields(out)}
-    if isinstance(out, tuple) and hasattr(out, "_fields"):
-        return dict(zip(out._fields, out, strict=True))
-    return dict(enumerate(out)) if isinstance(out, (tuple, list)) else {}
-
-
-def find_scores(out: Any) -> Any:
-    """The tensor [m, k] of scores in a tuple, dict or dataclass, if there is just one that can be meant."""
-    parts = parts_of(out)
-    named = next((parts[name] for name in SCORE_NAMES if isinstance(parts.get(name), torch.Tensor)), None)
-    if named is not None:
-        return named
-    found = [t for t in parts.values() if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim == 2]
-    return found[0] if len(found) == 1 else out
-
-
-def probabilities(out: Any) -> torch.Tensor:
-    """The model's own where it returns some under that name; else the softmax, or the sigmoid of a single score."""
-    own = parts_of(out).get("probabilities")
-    if isinstance(own, torch.Tensor):
-        return as_column(own)
-    found = as_column(find_scores(out))
-    if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        raise InputError(
-            f"output='probabilities' needs scores [n, classes], but the model returns {contents(out)}; give output= a function that makes them."
-        )
-    return found.softmax(-1) if found.shape[1] > 1 else found.sigmoid()
-
-
-def as_column(out: Any) -> Any:
-    """One score an input, [m], is [m, 1]."""
-    return out[:, None] if isinstance(out, torch.Tensor) and out.ndim == 1 else out
 
 
 def first_line(error: BaseException) -> str:

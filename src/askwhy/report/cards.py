@@ -14,10 +14,9 @@ from askwhy.registry import Method, find
 from askwhy.report import images, words
 from askwhy.report.disagreement import is_map
 from askwhy.show import as_data_uri, bars, overlay
-from askwhy.show.pictures import COLOURS, limit
+from askwhy.show.pictures import COARSE, COLOURS, clipped, limit
 
 SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
-BEYOND = 0.005  # share of single pixels that may lie beyond the colour scale, lest a few of them fade all others
 POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained
 
 
@@ -93,7 +92,7 @@ def card(why: Explanation, name: str) -> Card:
     method, mapped = registered(why.method), is_map(why)
     values = why.map() if mapped else why.values[0]
     signed = method.signed if method else bool((values < 0).any())
-    shown, parts = (clipped(values, why) if mapped else values), strongest(why, signed)
+    shown, parts = (clipped(values) if mapped and why.components is None else values), strongest(why, signed)
     return Card(
         name=name,
         why=why,
@@ -104,7 +103,7 @@ def card(why: Explanation, name: str) -> Card:
         unit=why.unit,
         seen=under(why) if mapped else None,
         layer=as_data_uri(overlay(shown)) if mapped else None,
-        coarse=mapped and min(values.shape) < images.COARSE,
+        coarse=mapped and min(values.shape) < COARSE,
         ratio=f"{values.shape[1]} / {values.shape[0]}" if mapped else "auto",
         bars=None if mapped else drawn(why),
         scale=scale(shown, signed),
@@ -132,13 +131,6 @@ def drawn(why: Explanation) -> str:
 
 def component_names(why: Explanation) -> Sequence[str]:
     return why.components[0] if why.components else [f"feature {k}" for k in range(why.values.shape[1])]
-
-
-def clipped(values: np.ndarray, why: Explanation) -> np.ndarray:
-    """Single-pixel maps have a few extreme values; the colours end before them where everything else would be invisible."""
-    end = float(np.quantile(np.abs(values), 1 - BEYOND))
-    faint = why.components is None and min(values.shape) >= images.COARSE and 0 < end < limit(values) / 3
-    return values.clip(-end, end) if faint else values
 
 
 def scale(values: np.ndarray, signed: bool) -> Scale:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LONGEST = 900  # pixels: sharp at the width in which a photo is shown, and twenty of them still travel by mail
-COARSE = 64  # pixels: a map of fewer is shown with its cells, not smoothed into detail that nobody measured
 SPREAD = (108, 45, 140)  # purple, since red and blue already speak for and against
 
 

@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BEYOND = 0.005  # share of single pixels that may lie beyond the colour scale, lest a few of them fade all others
+COARSE = 64  # pixels: a map of fewer is shown with its cells, not smoothed into detail that nobody measured
 COLOURS = "RdBu_r"  # safe for colour-blind eyes, white in the middle
 FOR, AGAINST = "#b2182b", "#2166ac"  # the ends of that scale
 
@@ -51,11 +53,22 @@ def limit(values: np.ndarray) -> float:
     return top if np.isfinite(top) and top > 0 else 1.0
 
 
+def clipped(values: np.ndarray) -> np.ndarray:
+    """A map of single pixels has a few extreme values; the colours end before them where everything else would be invisible."""
+    end = float(np.quantile(np.abs(values), 1 - BEYOND)) if values.ndim == 2 and min(values.shape) >= COARSE else 0.0
+    return values.clip(-end, end) if 0 < end < limit(values) / 3 else values
+
+
 def heatmap(
-    values: np.ndarray, picture: np.ndarray | None = None, ax: Axes | None = None, *, title: str = "", unit: str = "change of the score"
-) -> Axes:
-    """A map [h, w] over its picture [h, w, 3]; strong values hide the picture, values near zero let it through."""
+    values: np.ndarray, picture: np.ndarray | None = None, ax: Axes | None = None, *, title: str = "", unit: str = "change of the score",
+    clip: bool = True,
+) -> Axes:  # fmt: skip
+    """A map [h, w] over its picture [h, w, 3]; strong values hide the picture, values near zero let it through.
+
+    clip: let the few strongest of single pixels lie beyond the colours, and say so, where all else would be invisible.
+    """
     ax = ax or new_axes()
+    whole, values = values, clipped(values) if clip else values
     top, signed = limit(values), bool((values < 0).any())
     if picture is not None:
         grey = picture.mean(2).astype(float)
@@ -64,8 +77,9 @@ def heatmap(
     shown = ax.imshow(values, cmap=COLOURS, vmin=-top, vmax=top, alpha=alpha, extent=extent(values), interpolation="nearest")
     ax.set_xticks([]), ax.set_yticks([])
     ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
-    scale = ax.figure.colorbar(scale_of(shown), ax=ax, fraction=0.046, pad=0.03)
-    scale.set_label(wrapped(unit), fontsize=8)
+    beyond = whole is not values
+    scale = ax.figure.colorbar(scale_of(shown), ax=ax, fraction=0.046, pad=0.03, extend=("both" if signed else "max") if beyond else "neither")
+    scale.set_label(wrapped(f"{unit}; {BEYOND:.1%} of the pixels lie beyond" if beyond else unit), fontsize=8)
     scale.ax.tick_params(labelsize=8)
     if not signed:
         scale.ax.set_ylim(0, top)

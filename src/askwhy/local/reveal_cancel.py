@@ -1,0 +1,102 @@
+"""DeepLIFT's reveal-cancel rule: what raises a neuron and what lowers it have multipliers of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from askwhy._lazy import lazy
+from askwhy.local.propagate import Linear, folded, linear_of, tensors
+from askwhy.rules import Kept, Record, key_of, relay, writes
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch", "torch")
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Noted on the output of a linear layer: the layer, its input x in both passes, and their versions."""
+
+    layer: Linear
+    x: torch.Tensor
+    x0: torch.Tensor
+    versions: tuple[int, int]
+
+    def still(self, out: torch.Tensor) -> bool:
+        return self.versions == (self.x._version, out._version)
+
+
+def fed_by(out: torch.Tensor) -> Fed | None:
+    """How this tensor came out of a linear layer, if it was not written to since."""
+    fed: Fed | None = getattr(out, "_askwhy_fed", None)
+    return fed if fed is not None and fed.still(out) else None
+
+
+def linear(state: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
+    """A linear layer keeps its derivative, and notes what feeds the neurons behind it."""
+    layer, active = linear_of(key_of(op), op, args, kwargs), tensors((*args, *kwargs.values()))
+    out = op(*args, **kwargs)
+    if layer is None or len(active) != 1 or active[0] is layer.weight:
+        return out
+    if state.noting:
+        state.note("linear", active[0])
+        return out
+    (x0,) = state.reference("linear", active[0])
+    out._askwhy_fed = Fed(layer, active[0], x0, (active[0]._version, out._version))
+    return out
+
+
+def batch_norm(state: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
+    """It belongs to the layer before it."""
+    out, fed = op(*args, **kwargs), fed_by(args[0])
+    layer = folded(fed.layer, op, args, kwargs) if fed is not None else None
+    if fed is not None and layer is not None:
+        out._askwhy_fed = Fed(layer, fed.x, fed.x0, (fed.x._version, out._version))
+    return out
+
+
+def reveal(
+    record: Record,
+    fed: Fed,
+    op: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    z0: torch.Tensor,
+    derivative: Callable[[torch.Tensor], torch.Tensor],
+) -> Any:
+    """f(z) of a neuron that a linear layer feeds: the means over both orders in which the parts can come (Shrikumar et al. 2017, 3.5.3)."""
+    z = args[0].detach().clone()
+
+    def f(at: torch.Tensor) -> torch.Tensor:
+        return op(at.clone(), *args[1:], **kwargs)
+
+    def pull(held: Kept, result: Kept) -> Callable[[torch.Tensor], torch.Tensor]:
+        def back(g: torch.Tensor) -> torch.Tensor:
+            x, w = held.get(), fed.layer.weight
+            change, (up, down) = x - fed.x0, (w.clamp(min=0), w.clamp(max=0))
+            raised, lowered = change.clamp(min=0), change.clamp(max=0)
+            plus = fed.layer(raised, up) + fed.layer(lowered, down)
+            minus = fed.layer(raised, down) + fed.layer(lowered, up)
+            start, with_plus, with_minus, end = f(z0), f(z0 + plus), f(z0 + minus), f(z)
+            of_plus = slope((with_plus - start + end - with_minus) / 2, plus, derivative, z)
+            of_minus = slope((with_minus - start + end - with_plus) / 2, minus, derivative, z)
+
+            def handed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+                return fed.layer.transposed(x, up, g * a) + fed.layer.transposed(x, down, g * b)
+
+            rising, falling = handed(of_plus, of_minus), handed(of_minus, of_plus)
+            return torch.where(change > 0, rising, torch.where(change < 0, falling, (rising + falling) / 2))
+
+        return back
+
+    out = relay(record, lambda _: f(z), (fed.x,), {}, pull)
+    return args[0].copy_(out) if writes(op, args, kwargs) else out
+
+
+def slope(rise: torch.Tensor, change: torch.Tensor, derivative: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor) -> torch.Tensor:
+    near = change.abs() < 1e-7
+    found = rise / torch.where(near, 1.0, change)
+    return torch.where(near, derivative(z), found) if near.any() else found
