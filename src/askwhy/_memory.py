@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,11 +35,22 @@ def fence() -> list[np.ndarray]:
     """
     try:
         row()  # freeing these tells glibc that blocks of this size come and go, and belong in the heap
-        blocks = sorted(row(), key=lambda block: block.ctypes.data)
+        blocks = row()
     except MemoryError:
         return []
     return [blocks[1], blocks[-1]]
 
 
 def row() -> list[np.ndarray]:
-    return [np.empty(BLOCK, np.uint8) for _ in range(ROOM)]
+    """Blocks side by side; those before them fill the gaps that the heap has already."""
+    blocks: list[np.ndarray] = []
+    while len(blocks) < 4 * ROOM:
+        blocks.append(np.empty(BLOCK, np.uint8))
+        if len(blocks) >= ROOM and side_by_side(blocks[-ROOM:]):
+            break
+    return blocks[-ROOM:]
+
+
+def side_by_side(blocks: list[np.ndarray]) -> bool:
+    places = [block.ctypes.data for block in blocks]
+    return all(0 < after - before < BLOCK + 4096 for before, after in itertools.pairwise(places))

@@ -95,7 +95,7 @@ def rules(
     strict=False leaves alone what does not depend on the input. A table whose rules need the `record` brings its own.
 
     Refuses with UnsupportedError what cannot be intercepted: torch.jit modules here; no_grad around a ruled operation
-    while it happens; what bypassed the rules when `check_graph` is called. Example: `with rules(net, GUIDED) as record:`.
+    while it happens; what bypassed the rules when `check_graph` is called. Example: `with rules(net, {"relu": rule}) as record:`.
     """
     if any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
         scripted = next(name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule))
