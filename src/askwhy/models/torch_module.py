@@ -87,7 +87,6 @@ class TorchModel:
         return joined(outs)
 
     def _pass(self, batch: torch.Tensor) -> Any:
-        before = random_state(batch)
         try:
             out = self.net(batch)
         except AskwhyError:
@@ -96,10 +95,6 @@ class TorchModel:
             if is_out_of_memory(error):
                 raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {first_line(error)}") from error
-        if self.seed is None and not all(map(torch.equal, before, random_state(batch))):
-            raise ModelError(
-                "the model draws random numbers in its forward pass (dropout with training=True, torch.rand, ...), so it has no one score to explain; askwhy.wrap(net, seed=0) runs every pass from the same seed."
-            )
         if isinstance(out, torch.Tensor) and out.ndim == 1 and batch.ndim == 3:
             self._refuse_unbatched(batch)
         return self.scores(out)
@@ -223,15 +218,26 @@ class TorchModel:
         if any(module.training for module in modules):
             name = next(name or "the model itself" for name, module in self.net.named_modules() if module.training)
             raise ModelError(f"the model is in training mode ({name}), where dropout and batch norm change its answers; call model.eval() first.")
-        devices = [self.like.device] if self.like.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
+        state = random_state(self.like)
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            yield
+            self._refuse_chance(state)
+        except AskwhyError as error:
+            self._refuse_chance(state, error)  # the likelier reason
+            raise
+        finally:
             for p in frozen:
-                p.requires_grad_(False)
-            try:
-                yield
-            finally:
-                for p in frozen:
-                    p.requires_grad_(True)
+                p.requires_grad_(True)
+            set_random_state(self.like, state)
+
+    def _refuse_chance(self, state: list[torch.Tensor], cause: AskwhyError | None = None) -> None:
+        """Raise ModelError if the model has drawn random numbers since."""
+        if self.seed is None and not all(map(torch.equal, state, random_state(self.like))):
+            raise ModelError(
+                "the model draws random numbers in its forward pass (dropout with training=True, torch.rand, ...), so it has no one score to explain; askwhy.wrap(net, seed=0) runs every pass from the same seed."
+            ) from cause
 
 
 def all_modules(net: torch.nn.Module) -> set[torch.nn.Module]:
@@ -256,10 +262,16 @@ def hooked(net: torch.nn.Module) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in all_modules(net))
 
 
-def random_state(batch: torch.Tensor) -> list[torch.Tensor]:
-    """Of torch's generators that a pass over this batch may draw from."""
+def random_state(like: torch.Tensor) -> list[torch.Tensor]:
+    """Of torch's generators that a pass of the model may draw from."""
     states = [torch.random.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(batch.device)] if batch.is_cuda else states
+    return [*states, torch.cuda.get_rng_state(like.device)] if like.is_cuda else states
+
+
+def set_random_state(like: torch.Tensor, states: list[torch.Tensor]) -> None:
+    torch.random.set_rng_state(states[0])
+    if like.is_cuda:
+        torch.cuda.set_rng_state(states[1], like.device)
 
 
 def fingerprint(tensors: list[torch.Tensor]) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ def limit(values: np.ndarray) -> float:
 def clipped(values: np.ndarray) -> np.ndarray:
     """A map of single pixels has a few extreme values; the colours end before them where everything else would be invisible."""
     end = float(np.quantile(np.abs(values), 1 - BEYOND)) if values.ndim == 2 and min(values.shape) >= COARSE else 0.0
-    return values.clip(-end, end) if 0 < end < limit(values) / 3 else values
+    return values.clip(-end, end) if 0 < end < limit(values) / 1.5 else values
 
 
 def heatmap(
