@@ -68,9 +68,11 @@ def compare(title: str, task: Task, rounds: int) -> dict[str, float]:
     for run in task.values():
         run()  # warm up: caches, batch sizes, the twin
     times: dict[str, list[float]] = {name: [] for name in task}
-    for _ in range(rounds):
-        for name, run in task.items():
-            times[name].append(seconds(run))
+    names = list(task)
+    for turn in range(rounds):
+        order = names[turn % len(names) :] + names[: turn % len(names)]  # nobody always comes after the same one
+        for name in order[:: 1 if turn // len(names) % 2 else -1]:
+            times[name].append(seconds(task[name]))
     ratios = {name: statistics.median(t / a for t, a in zip(found, times["askwhy"], strict=True)) for name, found in times.items()}
     print(f"\n{title} (median of {rounds})")
     for name, found in times.items():

