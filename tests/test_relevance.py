@@ -469,6 +469,21 @@ LEAKING = [
 ]
 
 
+MIRRORED = [
+    (lambda x: x.amin(1, keepdim=True).expand(-1, 5, -1), lambda x: -(-x).amax(1, keepdim=True).expand(-1, 5, -1)),
+    (lambda x: x.min(1, keepdim=True)[0].expand(-1, 5, -1), lambda x: -(-x).amax(1, keepdim=True).expand(-1, 5, -1)),
+    (lambda x: torch.min(x, x.flip(1)), lambda x: -torch.maximum(-x, -x.flip(1))),
+    (lambda x: torch.max(x, x.flip(1)), lambda x: torch.maximum(x, x.flip(1))),
+]
+
+
+@pytest.mark.parametrize(("inner", "mirrored"), MIRRORED)
+def test_a_minimum_is_the_mirrored_maximum(inner, mirrored):
+    why, wanted = (aw.deep_lift(seeded(lambda f=f: Around(f)), WORDS, 1, baseline=WORDS[0].flip(0) + 0.1) for f in (inner, mirrored))
+    np.testing.assert_allclose(why.values, wanted.values, **EXACT)
+    assert np.abs(why.residual).max() < 1e-9
+
+
 @pytest.mark.parametrize(("method", "inner", "named"), LEAKING)
 def test_what_leaks_is_said_and_named(method, inner, named):
     net = seeded(lambda: Around(inner))

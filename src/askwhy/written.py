@@ -260,6 +260,10 @@ def larger_of_two(x: torch.Tensor, other: Any = None, *rest: Any, **options: Any
     return larger(x, other) if isinstance(other, torch.Tensor) and not rest and not options else NotImplemented
 
 
+def smaller_of_two(x: torch.Tensor, other: Any = None, *rest: Any, **options: Any) -> Any:
+    return smaller(x, other) if isinstance(other, torch.Tensor) and not rest and not options else NotImplemented
+
+
 def square_root_of_sum(x: torch.Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
     """The Euclidean norm."""
     if p not in ("fro", 2, 2.0) or any(v is not None for v in options.values()):
@@ -287,6 +291,6 @@ def deviation(*args: Any, **kwargs: Any) -> Any:
 
 
 WRITTEN_IN_FULL: dict[str, Callable[..., Any]] = {
-    **WRITTEN, "div": reciprocal_of, "maximum": larger, "fmax": larger, "minimum": smaller, "fmin": smaller, "max": larger_of_two,
+    **WRITTEN, "div": reciprocal_of, "maximum": larger, "fmax": larger, "minimum": smaller, "fmin": smaller, "max": larger_of_two, "min": smaller_of_two,
     "norm": square_root_of_sum, "var": variance, "std": deviation, "vector_norm": vector_norm,
 }  # fmt: skip
