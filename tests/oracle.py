@@ -93,8 +93,10 @@ def grad_cam(a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     return np.maximum(heat, 0)
 
 
-def guided_backprop(layers: list[torch.nn.Module], x: torch.Tensor, target: int) -> torch.Tensor:
-    """For a plain chain of layers: the chain rule by hand, one vector-Jacobian product a layer, gated twice at each ReLU."""
+def through_rectifiers(
+    layers: list[torch.nn.Module], x: torch.Tensor, target: int, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """For a plain chain of layers: the chain rule by hand, one vector-Jacobian product a layer; rule(g, z) at each ReLU."""
     inputs = []
     for layer in layers:
         inputs.append(x)
@@ -102,11 +104,18 @@ def guided_backprop(layers: list[torch.nn.Module], x: torch.Tensor, target: int)
     g = torch.zeros_like(x)
     g[:, target] = 1
     for layer, z in zip(reversed(layers), reversed(inputs), strict=True):
-        if isinstance(layer, torch.nn.ReLU):
-            g = g * (z > 0) * (g > 0)
-        else:
-            _, g = torch.autograd.functional.vjp(layer, z, g)
+        g = rule(g, z) if isinstance(layer, torch.nn.ReLU) else torch.autograd.functional.vjp(layer, z, g)[1]
     return g
+
+
+def guided_backprop(layers: list[torch.nn.Module], x: torch.Tensor, target: int) -> torch.Tensor:
+    """Gated twice at each ReLU."""
+    return through_rectifiers(layers, x, target, lambda g, z: g * (z > 0) * (g > 0))
+
+
+def deconvnet(layers: list[torch.nn.Module], x: torch.Tensor, target: int) -> torch.Tensor:
+    """Each ReLU passes on what is positive."""
+    return through_rectifiers(layers, x, target, lambda g, z: g * (g > 0))
 
 
 def smooth(explain: Callable[[np.ndarray], np.ndarray], x: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,19 +183,6 @@ def bilinear(heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
             places.append([(low, 1 - (position - low)), (min(low + 1, old - 1), position - low)])
         out[i, j] = sum(heat[r, c] * u * v for r, u in places[0] for c, v in places[1])
     return out
-
-
-def deconvnet(layers: list[torch.nn.Module], x: torch.Tensor, target: int) -> torch.Tensor:
-    """For a plain chain of layers: one vector-Jacobian product a layer; a ReLU passes on what is positive."""
-    inputs = []
-    for layer in layers:
-        inputs.append(x)
-        x = layer(x).detach()
-    g = torch.zeros_like(x)
-    g[:, target] = 1
-    for layer, z in zip(reversed(layers), reversed(inputs), strict=True):
-        g = g * (g > 0) if isinstance(layer, torch.nn.ReLU) else torch.autograd.functional.vjp(layer, z, g)[1]
-    return g
 
 
 def matrix_of(layer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

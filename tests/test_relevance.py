@@ -521,6 +521,8 @@ def test_an_axis_that_does_not_count_the_items_is_no_obstacle():
         np.testing.assert_allclose(both[i].values, one.values, **EXACT)
         np.testing.assert_allclose(both.details["bias_share"][i], one.details["bias_share"][0], rtol=1e-9)
     assert np.abs(both.residual).max() < 1e-9
+    as_many_as_words = torch.cat([WORDS, 2 * WORDS, WORDS[:1].flip(1)])  # 5 items of length 5
+    assert np.abs(aw.lrp(net, as_many_as_words, 1, rule="epsilon").residual).max() < 1e-9
 
 
 # ---- in place -----------------------------------------------------------------------------------------------------

@@ -65,18 +65,19 @@ def lrp(
         found.append(state)
         return to_numpy((leaf * gradient).detach() + state.emitted)
 
-    def run(size: int | str) -> np.ndarray:
+    def run(size: int | str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         found.clear()
         shares.clear()
         around = partial(flow, net, plan, box)
-        return gradients(score, batch_size=size, progress=progress, around=around, check=check, finish=finish)
+        values = gradients(score, batch_size=size, progress=progress, around=around, check=check, finish=finish)
+        bias, stabilizer = np.concatenate(shares, 1)
+        gap = score.prediction - values.reshape(len(values), -1).sum(1) - bias - stabilizer
+        return values, bias, stabilizer, gap / np.maximum(np.abs(score.prediction), 1e-12)
 
-    values = run(batch_size)
-    if len(score) > 1 and any(state.mixed for state in found):
-        values = run(1)  # the first axis of some activation does not count the items, so the biases' share is known for one at a time
-    bias, stabilizer = np.concatenate(shares, 1)
-    arrived = values.reshape(len(values), -1).sum(1) + bias + stabilizer
-    residual = (score.prediction - arrived) / np.maximum(np.abs(score.prediction), 1e-12)
+    values, bias, stabilizer, residual = run(batch_size)
+    if len(score) > 1 and (any(state.mixed for state in found) or np.abs(residual).max() > GAP):
+        # where the first axis of an activation does not count the items, the biases' share is known for one at a time
+        values, bias, stabilizer, residual = run(1)
     unruled = Counter(name for state in found for name in state.record.plain if name not in KNOWN)
     details = {"bias_share": tuple(bias.tolist()), "stabilizer_share": tuple(stabilizer.tolist()), "without_rule": ", ".join(unruled)}
     return answer(score, values, residual=residual, details=details)
@@ -107,6 +108,7 @@ def table(state: Flow) -> dict[str, Rule]:
     return {key: partial(rule, state) for key, rule in named.items()}
 
 
+GAP = 1e-4  # of the score: from here on it is worth a second look, item by item
 AS_GRADIENT = frozenset(["relu", "leaky_relu", "prelu", "rrelu", "log", "log2", "log10", "logit"])  # piecewise linear through 0, or infinite there
 NORMALIZERS = ("rsqrt", "sqrt", "reciprocal", "rdiv", "norm", "vector_norm", "std", "var")
 GATES = ("sigmoid", "hardsigmoid", "expit", "erf", "softmax", *NORMALIZERS)
