@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from conftest import quick
 from test_local import SPELLINGS, OwnRelu, Spelled, scripted_relu
 from torch import nn
 
@@ -612,6 +613,14 @@ def test_every_spelling_of_attention_gives_one_map(name, item):
         assert np.abs(first).max() > 0
         for values in others:
             np.testing.assert_allclose(values, first, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [m.name for m in aw.methods() if m.name not in FAMILY])
+def test_every_other_method_gives_one_map_too(name, item):
+    first, *others = (aw.explain(Vit(attention=a).double().eval(), item, name, 1, **quick(name)).values for a in ("layer", "sdpa", "written out"))
+    assert np.abs(first).max() > 0
+    for values in others:
+        np.testing.assert_allclose(values, first, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
 def test_a_class_token_reads_the_patches_before_its_last_attention(item):

@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import askwhy as aw
+from askwhy.answer import pad
 from askwhy.errors import AskwhyError, FileError, InputError, UnsupportedError
-from askwhy.explanation import Explanation, pad
+from askwhy.explanation import Explanation
 from askwhy.show import as_data_uri, bars, heatmap, overlay
 from askwhy.show.pictures import fonts
 

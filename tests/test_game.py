@@ -432,7 +432,7 @@ def test_the_twin_is_really_used(name, monkeypatch):
     monkeypatch.setattr(torch_module, "WORTH_A_TWIN", 1)
     model = aw.wrap(build(1, NETS[name]))
     samples = PICTURE.repeat(2, 1, 1, 1)
-    assert model.engine(model.prepare(samples), samples, 100, "float32")[1] == "twin float32"
+    assert model.engine(model.prepare(samples), 0, samples, 100, "float32")[1] == "twin float32"
 
 
 @pytest.mark.parametrize("change", ["optimizer", "load_state_dict", "data", "data negated", "new data", "parameter", "buffer", "permuted"])
@@ -482,9 +482,9 @@ def test_randomness_and_hooks_are_not_folded_away(monkeypatch):
     monkeypatch.setattr(torch_module, "WORTH_A_TWIN", 1)
     model = aw.wrap(noisy)
     with pytest.raises(ModelError, match="draws random numbers"), model.untouched():
-        model.engine(model.prepare(PICTURE), PICTURE, 100, "float32")
+        model.engine(model.prepare(PICTURE), 0, PICTURE, 100, "float32")
     seeded = aw.wrap(noisy, seed=0)
-    assert seeded.engine(seeded.prepare(PICTURE), PICTURE, 100, "float32")[1] == "forward"
+    assert seeded.engine(seeded.prepare(PICTURE), 0, PICTURE, 100, "float32")[1] == "forward"
     hooked = build(0, NETS["conv bn relu"])
     hooked.hooked = True
     hooked.body[0].register_forward_hook(lambda m, args, out: out * 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -93,6 +94,19 @@ def test_the_model_is_left_as_it_was_found_after_an_error_in_the_middle(name, us
         assert_same(before, state(used))
     else:
         assert call > whole.calls  # the method asked the model less often
+
+
+@every
+def test_nothing_of_a_question_stays_in_memory(name, net, x):
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(t) is torch.Tensor for t in gc.get_objects())
+
+    counts = []
+    for _ in range(3):
+        aw.explain(net, x, name, **quick(name))
+        counts.append(tensors())
+    assert counts[1] == counts[2]
 
 
 @every

@@ -204,7 +204,7 @@ def test_numbers_in_every_packing(net, x):
     read_only = x.numpy().copy()
     read_only.flags.writeable = False
     flipped = x.flip(3).numpy()[:, :, :, ::-1]
-    for given in (x, list(x), tuple(x), x.numpy(), read_only, flipped, list(x.numpy()), x.tolist()):
+    for given in (x, list(x), x.numpy(), read_only, flipped, list(x.numpy()), x.tolist()):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             np.testing.assert_allclose(scores(net, given), scores(net, x), rtol=1e-6)
@@ -860,3 +860,22 @@ def test_viewable_pictures(constant):
     assert from_values(ramp)[-1, -1].tolist() == [255] * 3
     assert from_values(ramp * 7 - 3)[-1, -1].tolist() == [255] * 3
     assert from_values((ramp * 200).astype(np.uint8))[-1, -1].tolist() == [200] * 3
+
+
+@pytest.mark.parametrize("draw", [lambda: float(np.random.rand()), lambda: __import__("random").random(), lambda: float(torch.rand(()))])
+def test_chance_is_seen_wherever_it_comes_from_and_put_back(draw):
+    class Draws(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :3] * draw()
+
+    net, x = Draws().eval(), torch.rand(2, 3, 16, 16)
+    before = np.random.get_state()[1].copy(), __import__("random").getstate(), torch.get_rng_state()
+    with pytest.raises(ModelError, match=r"draws random numbers.*wrap\(net, seed=0\)"):
+        aw.gradient(net, x, 1)
+    first, again = (aw.gradient(aw.wrap(net, seed=3), x, 1) for _ in range(2))
+    np.testing.assert_array_equal(first.values, again.values)
+    assert first.values[0].max() == first.values[1].max()
+    after = np.random.get_state()[1], __import__("random").getstate(), torch.get_rng_state()
+    assert np.array_equal(before[0], after[0])
+    assert before[1] == after[1]
+    assert torch.equal(before[2], after[2])

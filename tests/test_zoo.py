@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import askwhy as aw
-from askwhy import zoo
+from askwhy import fetch, zoo
 from askwhy.errors import FileError, InputError
 
 
@@ -122,7 +122,7 @@ def answering(monkeypatch, returncode=0, stderr="", content=None):
                     tar.addfile(info, io.BytesIO(data))
         return subprocess.CompletedProcess(command, returncode, "", stderr)
 
-    monkeypatch.setattr(zoo.subprocess, "run", run)
+    monkeypatch.setattr(fetch.subprocess, "run", run)
 
 
 class Evil:
@@ -133,19 +133,19 @@ class Evil:
 def test_a_fetch_that_fails_is_a_file_error(monkeypatch, capsys):
     answering(monkeypatch, 1, "WARNING: x\nERROR: no network")
     with pytest.raises(FileError, match="thing==1 could not be fetched: ERROR: no network"):
-        zoo.fetch_pickle("thing==1 --hash=sha256:0", "a")
+        fetch.fetch_pickle("thing==1 --hash=sha256:0", "a")
     answering(monkeypatch)
     with pytest.raises(FileError, match="no archive came"):
-        zoo.fetch_pickle("thing==1", "a")
+        fetch.fetch_pickle("thing==1", "a")
     answering(monkeypatch, content={"other": b""})
     with pytest.raises(FileError, match="holds no a"):
-        zoo.fetch_pickle("thing==1", "a")
+        fetch.fetch_pickle("thing==1", "a")
     for bad in (b"", b"hello", pickle.dumps({"a": 1})[:-3]):
         answering(monkeypatch, content={"a": bad})
         with pytest.raises(FileError, match="damaged"):
-            zoo.fetch_pickle("thing==1", "a")
+            fetch.fetch_pickle("thing==1", "a")
     answering(monkeypatch, content={"a": pickle.dumps({"a": (np.ones(2), np.zeros((1, 1), np.float32))})})
-    assert zoo.fetch_pickle("thing==1", "a")["a"][0].tolist() == [1, 1]
+    assert fetch.fetch_pickle("thing==1", "a")["a"][0].tolist() == [1, 1]
     assert "fetching thing==1" in capsys.readouterr().err
 
 
@@ -153,7 +153,7 @@ def test_a_fetch_that_fails_is_a_file_error(monkeypatch, capsys):
 def test_the_unpickler_builds_arrays_and_nothing_else(thing, monkeypatch, capsys):
     answering(monkeypatch, content={"a": pickle.dumps({"a": thing})})
     with pytest.raises(FileError, match="no part of an array; it is refused"):
-        zoo.fetch_pickle("thing==1", "a")
+        fetch.fetch_pickle("thing==1", "a")
     assert capsys.readouterr().out == ""
 
 

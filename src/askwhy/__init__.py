@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from askwhy.local.score_cam import score_cam
     from askwhy.models import wrap
     from askwhy.registry import methods
+    from askwhy.targets import concept, neuron
 
 _HOME = {
     "askwhy.ask": ("compare", "explain"),
@@ -32,13 +33,14 @@ _HOME = {
     "askwhy.local.gradient": ("smooth",),
     "askwhy.models": ("wrap",),
     "askwhy.registry": ("methods",),
+    "askwhy.targets": ("concept", "neuron"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Explanation", "cam", "compare", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
+    "Explanation", "cam", "compare", "concept", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
     "features", "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam",
-    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lrp", "methods", "occlusion", "patches", "pixels",
+    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lrp", "methods", "neuron", "occlusion", "patches", "pixels",
     "saliency", "score_cam", "smooth", "smooth_grad", "superpixels", "wrap", "zoo",
 ]  # fmt: skip
 

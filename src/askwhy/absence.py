@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy.errors import InputError
+from askwhy.errors import InputError, near
 from askwhy.models.base import Items, to_numpy
 
 if TYPE_CHECKING:
     from askwhy.components import Components
 
-BASELINES = ("auto", "grey", "mean", "component_mean", "blur", "noise")
+BASELINES = ("auto", "grey", "mean", "component_mean", "blur", "noise", "zero")
 
 
 def absent(baseline: Any, items: Items, i: int, components: Components, seed: int = 0) -> tuple[np.ndarray, str]:
     """The input without anything: [k, *item], and its name. k > 1 only where `baseline` is a set of background rows.
 
     baseline: "grey" (a grey photo through the model's transform; 0.5 or 127 for inputs in 0..1 or 0..255), "mean" (the
-        item's mean colour), "component_mean" (each component's own), "blur", "noise", a number, an array shaped like an
+        item's mean colour), "component_mean" (each component's own), "blur", "noise", "zero", a number, an array shaped like an
         item, or background rows [k, ...]. "auto" is grey where that is known, else mean.
     """
+    if items.arguments is not None and (items.kind == "several" or items.kind == "text"):
+        return absent_inputs(baseline, items, i, seed)
     x = to_numpy(items.batch[i])
+    if isinstance(baseline, str) and baseline == "zero":
+        baseline = 0
     if isinstance(baseline, str):
         if baseline not in BASELINES:
             raise InputError(f"baseline={baseline!r}: choose one of {', '.join(map(repr, BASELINES))}, a number, or an array.")
@@ -47,6 +51,45 @@ def absent(baseline: Any, items: Items, i: int, components: Components, seed: in
     raise InputError(
         f"the baseline has the shape {list(values.shape)}; give a number, an item's shape {list(x.shape)}, or background rows [k, {', '.join(map(str, x.shape))}]."
     )
+
+
+def absent_inputs(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.ndarray, str]:
+    """The same for tokens, or for several inputs, each with a baseline of its own in a dict or tuple."""
+    from askwhy.components import pixels
+    from askwhy.models.inputs import alone, without_tokens
+
+    parts = items.arguments.parts
+    found = []
+    for part, choice in zip(parts, one_each(baseline, [part.name for part in parts]), strict=True):
+        if part.lookups:
+            found.append(without_tokens(items, part, i, choice))
+        else:
+            own = alone(items, part, i)
+            rows, name = absent(choice, own, 0, pixels().make(own, 0), seed)
+            found.append((rows, name))
+    if len(parts) == 1:
+        return found[0]
+    count = max(len(rows) for rows, _ in found)
+    if any(len(rows) not in (1, count) for rows, _ in found):
+        raise InputError(f"the baselines have {', '.join(str(len(rows)) for rows, _ in found)} rows; give every input as many, or one.")
+    together = [np.broadcast_to(rows.reshape(len(rows), -1), (count, rows[0].size)) for rows, _ in found]
+    return np.concatenate(together, 1), ", ".join(f"{part.name}: {name}" for part, (_, name) in zip(parts, found, strict=True))
+
+
+def one_each(baseline: Any, names: list[str]) -> list[Any]:
+    """A baseline for each input. Raises InputError."""
+    if isinstance(baseline, dict):
+        odd = [name for name in baseline if name not in names]
+        if odd:
+            raise InputError(f"baseline= names the input {odd[0]!r}; {near(odd[0], names)}")
+        return [baseline.get(name, "auto") for name in names]
+    if isinstance(baseline, tuple):
+        if len(baseline) != len(names):
+            raise InputError(f"baseline= has {len(baseline)} entries for the inputs {', '.join(names)}; give one for each.")
+        return list(baseline)
+    if len(names) > 1 and not isinstance(baseline, str):
+        raise InputError(f"the model takes {', '.join(names)}; give each its own baseline, as baseline={{{names[0]!r}: ...}}.")
+    return [baseline] * len(names)
 
 
 def _values(baseline: Any, items: Items) -> np.ndarray:

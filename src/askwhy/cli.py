@@ -108,7 +108,7 @@ def hand_over(cases: list[Case], model_name: str, out: Path, as_json: bool) -> N
     if as_json:
         print(json.dumps([as_numbers(case) for case in cases], indent=2))
         return
-    from askwhy.explanation import write_file
+    from askwhy.files import write_file
     from askwhy.report import render
 
     write_file(out, render(cases, model_name).encode())
@@ -152,7 +152,7 @@ def top_classes(model: Model, photo: Any, k: int = 5) -> list[tuple[str, float]]
 
     score = ask(model, photo)
     with model.untouched():
-        outputs = as_floats(model.outputs(score.items, score.items.batch))[0]
+        outputs = as_floats(score.outputs(score.items.batch, [0]))[0]
     if outputs.ndim != 1 or len(outputs) < 2:
         return []
     if outputs.min() < 0 or abs(outputs.sum() - 1) > 1e-3:

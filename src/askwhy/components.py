@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from askwhy.absence import absent as absent
-from askwhy.errors import InputError
+from askwhy.errors import InputError, UnsupportedError
 from askwhy.models.base import Items
+from askwhy.reading import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,21 @@ def features(groups: Sequence[Sequence[int | str]] | dict[str, Sequence[int | st
     return Recipe(f"features({'' if groups is None else groups})", lambda items, i: _features(items, groups))
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"pixels": pixels, "patches": patches, "superpixels": superpixels, "features": features}
+def tokens() -> Recipe:
+    """Each token of a text that a torch model looks up in an embedding."""
+    return Recipe("tokens()", lambda items, i: _tokens(items, i))
+
+
+def _tokens(items: Items, i: int) -> Components:
+    if items.kind != "text":
+        raise InputError(f"components='tokens' needs tokens, but an item has the shape {list(items.batch.shape[1:])}.")
+    (part,) = items.arguments.parts
+    size = int(np.prod(part.places))
+    names = whole(part.readings[i], size).tokens if part.readings else tuple(f"token {k}" for k in range(size))
+    return Components(names, part.owner.reshape(part.shape))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"pixels": pixels, "patches": patches, "superpixels": superpixels, "features": features, "tokens": tokens}
 
 
 def recipe(components: Any, items: Items) -> Recipe:
@@ -128,7 +143,11 @@ def recipe(components: Any, items: Items) -> Recipe:
     if isinstance(components, Recipe):
         return components
     if components is None:
-        components = {"image": "superpixels", "table": "features"}.get(items.kind, "pixels")
+        components = {"image": "superpixels", "table": "features", "text": "tokens"}.get(items.kind, "pixels")
+    if items.kind == "several":
+        raise UnsupportedError("components of several inputs together are not known; use integrated_gradients, lrp or saliency.")
+    if items.kind == "text" and components != "tokens":
+        raise InputError(f"components={components!r} means nothing for tokens; leave it out.")
     if isinstance(components, str):
         if components not in RECIPES:
             raise InputError(f"components={components!r}: choose one of {', '.join(map(repr, RECIPES))}, or give an array that numbers the regions.")

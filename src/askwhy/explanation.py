@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import html
-import io
-import json
 import os
-import platform
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy.components import Components
-from askwhy.errors import FileError, InputError, UnsupportedError
-from askwhy.files import read_archive
-from askwhy.files import write_file as write_file
-from askwhy.score import Score
+from askwhy.errors import FileError, InputError, UnsupportedError, near
+from askwhy.reading import Reading, Shown, only_padding_left, segments, whole, without_padding
+from askwhy.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +43,8 @@ class Explanation:
     std_error: np.ndarray | None = None
     components: tuple[tuple[str, ...], ...] | None = None
     regions: np.ndarray | None = None  # int [n, h, w]: the component of each pixel, for values [n, d] of pictures
+    readings: tuple[Reading, ...] = ()  # the texts whose tokens the components are
+    inputs: tuple[Shown, ...] = ()  # of a model of several: `why[name]` explains one; here their values lie side by side, [n, d]
     details: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[np.ndarray | None, ...] = ()
     frames: tuple[tuple[float, ...] | None, ...] = ()  # left, top, right, bottom of the part that the model sees, photo's width, height
@@ -66,8 +59,10 @@ class Explanation:
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int) -> Explanation:
-        """One item, still with its leading axis of length 1; its cost is that of the whole call."""
+    def __getitem__(self, index: int | str) -> Explanation:
+        """One item, still with its leading axis of length 1, or one of several inputs by its name; the cost is that of the whole call."""
+        if isinstance(index, str) and self.inputs:
+            return self._input(index)
         if not isinstance(index, (int, np.integer)):
             raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}.")
         i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
@@ -77,7 +72,20 @@ class Explanation:
             cut["values"] = cut["values"][:, :d]
             cut["std_error"] = None if cut["std_error"] is None else cut["std_error"][:, :d]
         details = {k: _cut(v, i) if isinstance(v, tuple) and len(v) == len(self) else v for k, v in self.details.items()}
-        return replace(self, **cut, details=details)
+        inputs = tuple(replace(one, readings=one.readings[i : i + 1], pictures=one.pictures[i : i + 1]) for one in self.inputs)
+        return replace(self, **cut, details=details, inputs=inputs)
+
+    def _input(self, name: str) -> Explanation:
+        start, names = 0, [one.name for one in self.inputs]
+        for one in self.inputs:
+            stop = start + one.size
+            if one.name == name:
+                values = self.values[:, start:stop].reshape(len(self), *one.shape)
+                error = None if self.std_error is None else self.std_error[:, start:stop].reshape(values.shape)
+                alone = replace(self, values=values, std_error=error, inputs=(), pictures=one.pictures)
+                return in_words(alone, one.readings) if one.readings else alone
+            start = stop
+        raise InputError(f"why[{name!r}]: {near(name, names)}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Explanation):
@@ -98,7 +106,10 @@ class Explanation:
         return one
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The k strongest parts of the first item as (name, value), largest magnitude first; a map is read on a 7 x 7 grid, by mean."""
+        """The k strongest parts of the first item as (name, value), largest magnitude first.
+
+        A map is read on a 7 x 7 grid, by mean; of several inputs each is one part, by its sum.
+        """
         if k < 0:
             raise InputError(f"k={k}: give the number of parts to name.")
         names, values = self._parts()
@@ -106,6 +117,8 @@ class Explanation:
         return [(names[j], float(values[j])) for j in order]
 
     def _parts(self) -> tuple[tuple[str, ...], np.ndarray]:
+        if self.inputs:
+            return tuple(one.name for one in self.inputs), np.array([self[one.name].values[0].sum() for one in self.inputs])
         if self.components is not None:
             return self.components[0], self[0].values[0]
         if self.values.ndim == 2:
@@ -181,12 +194,14 @@ class Explanation:
 
     def plot(self, ax: Axes | None = None, i: int = 0) -> Axes:
         """Draw item i: a map over its picture, or bars for components. Returns the axes and never shows them."""
-        from askwhy.show import bars, heatmap
+        from askwhy.show import bars, heatmap, text
 
         title = f"{self.method}: {self.question(i)}"
+        if self.readings and self.readings[i].text is not None:
+            return text(segments(self.readings[i], self[i].values[0]), ax=ax, title=title, unit=self.unit)
         if self.regions is None and self.values.ndim == 2:
             names, values = self[i]._parts()
-            error = None if self.std_error is None else self[i].std_error[0]  # type: ignore[index]
+            error = None if self.std_error is None or self.inputs else self[i].std_error[0]  # type: ignore[index]
             return bars(values, names, error, ax=ax, title=title, unit=self.unit)
         picture = self.pictures[i] if self.pictures else None
         return heatmap(self.map(i), picture, ax=ax, title=title, unit=self.unit, clip=self.regions is None)
@@ -194,7 +209,8 @@ class Explanation:
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
 
-        pictures = "".join(f'<img alt="{html.escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in list(self)[:4])
+        shown = [one[part.name] for one in self for part in one.inputs] if self.inputs else list(self)
+        pictures = "".join(f'<img alt="{html.escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in shown[:4])
         return f"<div>{pictures}<pre>{html.escape(self.summary())}</pre></div>"
 
     def to_html(self) -> str:
@@ -206,81 +222,40 @@ class Explanation:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
-        arrays |= {f"picture_{i}": p for i, p in enumerate(self.pictures) if p is not None}
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays and f.name != "pictures"}
-        text = json.dumps({"askwhy": FORMAT, "pictures": len(self.pictures), **rest}, default=_plain)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, json=np.array(text), **arrays)
-        return write_file(path, buffer.getvalue())
+        return write_fields({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
         """Read what `save` wrote. Raises FileError for anything else."""
-        held, text = read_archive(path)
-        version = text.pop("askwhy", None)
-        if not isinstance(version, int):
-            raise FileError(f"{path} is no saved Explanation (it names no format).")
-        if version > FORMAT:
-            raise FileError(f"{path} was written by a newer askwhy (format {version}); update askwhy.")
         try:
-            pictures = tuple(held.pop(f"picture_{i}", None) for i in range(text.pop("pictures")))
-            known = {name: _tuples(value) if name in TUPLES else value for name, value in text.items()}
-            known["details"] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["details"].items()}
-            return cls(**held, **known, pictures=pictures)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(**read_fields(path))
+        except TypeError as error:
             raise FileError(f"{path} is no saved Explanation ({error}).") from error
 
 
-PER_ITEM = {"values", "target", "versus", "prediction", "base_value", "residual", "std_error", "components", "regions", "pictures", "frames"}
-TUPLES = {"target", "versus", "components", "frames"}
+PER_ITEM = {
+    "values",
+    "target",
+    "versus",
+    "prediction",
+    "base_value",
+    "residual",
+    "std_error",
+    "components",
+    "regions",
+    "readings",
+    "pictures",
+    "frames",
+}
 
 
-def answer(
-    score: Score,
-    values: np.ndarray,
-    *,
-    components: list[Components] | None = None,
-    params: Mapping[str, Any] | None = None,
-    **found: Any,
-) -> Explanation:
-    """An Explanation of the question `score` with these values; the registry adds the method's name and parameters."""
-    items = score.items
-    named = None if components is None else tuple(tuple(c.names) for c in components)
-    if named is None and items.names and values.ndim == 2:
-        named = (items.names,) * len(values)
-    painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
-    return Explanation(
-        values=values,
-        params=params or {},
-        target=tuple(map(score.name, score.targets)),
-        versus=None if score.versus is None else tuple(map(score.name, score.versus)),
-        prediction=score.prediction.copy(),
-        components=named,
-        regions=np.stack([c.labels for c in components]) if painted and components else None,  # type: ignore[misc]
-        pictures=items.pictures,
-        frames=tuple(None if f is None else (*f.box, *map(float, f.size)) for f in items.frames),
-        model_calls=score.calls,
-        seconds=time.perf_counter() - score.started,
-        versions=versions(),
-        **found,
-    )
-
-
-def versions() -> dict[str, str]:
-    """askwhy, Python, and those of the libraries in use that can change a number."""
-    from askwhy._version import __version__
-
-    used: dict[str, str] = {name: str(sys.modules[name].__version__) for name in ("numpy", "torch", "sklearn", "skimage") if name in sys.modules}
-    return {"askwhy": __version__, "python": platform.python_version(), **used}
-
-
-def pad(rows: list[np.ndarray], value: float = 0.0) -> np.ndarray:
-    """[n, d] from rows of different length; a picture with fewer components than another is filled up, which why[i] cuts off."""
-    out = np.full((len(rows), max(map(len, rows))), value)
-    for row, values in zip(out, rows, strict=True):
-        row[: len(values)] = values
-    return out
+def in_words(why: Explanation, readings: tuple[Reading, ...]) -> Explanation:
+    """Values [n, places] of tokens, named by them, and without the padding that has none."""
+    if not only_padding_left(why.values, readings):
+        readings = tuple(whole(r, why.values.shape[1]) for r in readings)
+    error = None if why.std_error is None else without_padding(why.std_error, readings)
+    names = tuple(r.tokens for r in readings)
+    return replace(why, values=without_padding(why.values, readings), std_error=error, components=names, readings=readings)
 
 
 def _cut(value: Any, i: int) -> Any:
@@ -292,16 +267,6 @@ def _same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Shown) and isinstance(b, Shown):
+        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return type(a) is type(b) and bool(a == b)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise UnsupportedError(f"a {type(value).__name__} among the parameters or details cannot be saved; leave it out, or give its name.")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

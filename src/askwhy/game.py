@@ -138,7 +138,7 @@ class Game:
         total, model = len(z) * k, self.score.model
         with model.untouched():
             samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 4)).astype(int))
-            engine, name = model.engine(self.score.items, samples, total, self.precision)
+            engine, name = self.score.engine(self.item, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
                 self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
 

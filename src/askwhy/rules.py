@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +102,36 @@ def rules(
     if any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
         scripted = next(name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule))
         raise UnsupportedError(f"{scripted} is a torch.jit module, whose operations cannot be intercepted; give the nn.Module that it was made from.")
-    with _mode(table, record or Record(), written or {}, strict=strict) as mode:
-        yield mode.record
+    record, notes = record or Record(), _NOTES.set([])
+    try:
+        with _mode(table, record, written or {}, strict=strict):
+            yield record
+    finally:  # the graph holds the rules, and the rules the graph: nobody else could free the activations
+        forget(_NOTES.get())
+        _NOTES.reset(notes)
+        record.nodes.clear()
+        record.kept.clear()
+
+
+_NOTES: ContextVar[list[tuple[Any, str]]] = ContextVar("notes on tensors")
+
+
+def note(x: torch.Tensor, name: str, value: Any) -> None:
+    """Write on a tensor what a later operation will ask about it; forgotten at the end of the `rules` block."""
+    setattr(x, f"_askwhy_{name}", value)
+    _NOTES.get().append((weakref.ref(x), name))
+
+
+def noted(x: torch.Tensor, name: str) -> Any:
+    """What `note` wrote under this name; None where it wrote nothing."""
+    return getattr(x, f"_askwhy_{name}", None)
+
+
+def forget(notes: list[tuple[Any, str]]) -> None:
+    for reference, name in notes:
+        x = reference()
+        if x is not None:
+            vars(x).pop(f"_askwhy_{name}", None)
 
 
 def _mode(table: Mapping[str, Rule], record: Record, written: Mapping[str, Written], *, strict: bool) -> Any:
@@ -113,46 +143,76 @@ def _mode(table: Mapping[str, Rule], record: Record, written: Mapping[str, Writt
             self.record = record
 
         def __torch_function__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
+            args, kwargs = by_position(args, kwargs or {})
             name = key_of(op)
-            if not args and isinstance(kwargs.get("input"), torch.Tensor):
-                args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
             active = strict or needs_grad((*args, *kwargs.values()))
             if active and name in written:
                 with self:
                     out = written[name](*args, **kwargs)
                 if out is not NotImplemented:
                     return out
-            record.operations[name] += 1
-            writing = writes(op, args, kwargs)
-            if writing and record.kept:
-                record.before_writing(args[0])
-            if name in COMPARISONS and needs_grad(args):
-                record.compared[name] += 1
+            writing = note_call(record, name, op, args, kwargs)
             rule = table.get(name)
             if rule is None or not active:
                 out = op(*args, **kwargs)
-                cut_off = active and not strict and not torch.is_grad_enabled() and is_number(out)
-                record.plain.update([f"{name} without gradient"] if cut_off else [name] if is_activation(out) else [])
+                note_plain(record, name, out, could_be_cut=active and not strict)
                 return out
             if not torch.is_grad_enabled():
-                raise UnsupportedError(
-                    f"the model runs {name} without gradients (an autograd.Function, a reentrant checkpoint or a no_grad block), so no rule can reach it; "
-                    "write it with ordinary operations, use checkpoint(..., use_reentrant=False), or ask with occlusion or lime."
-                )
-            view = args[0] if writing and args[0]._is_view() else None
-            if view is not None:  # an in-place operation on a view would lose the hook: work on a copy and write it back
-                args = (view.clone(), *args[1:])
-            out = rule(op, *args, **kwargs)
-            meant = out is not NotImplemented
-            if not meant:
-                out = op(*args, **kwargs)
-            if isinstance(out, torch.Tensor) and out.grad_fn is not None:
-                record.nodes.append(out.grad_fn)
-                record.ruled.update([name] if meant else [])
-            return view.copy_(out) if view is not None and out is args[0] else out
+                raise without_gradients(name)
+            if not writing or not args[0]._is_view():
+                return ruled(record, name, rule, op, args, kwargs)
+            with self:  # an in-place operation on a view would lose the hook: work on a copy and write it back
+                copy = args[0].clone()
+            out = ruled(record, name, rule, op, (copy, *args[1:]), kwargs)
+            return args[0].copy_(out) if out is copy else out
 
     return Mode()
+
+
+def by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """torch.relu(input=x) as torch.relu(x)"""
+    if args or not isinstance(kwargs.get("input"), torch.Tensor):
+        return args, kwargs
+    return (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
+
+
+def note_call(record: Record, name: str, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Note an operation before it runs; whether it writes into its first argument."""
+    record.operations[name] += 1
+    writing = writes(op, args, kwargs)
+    if writing and record.kept:
+        record.before_writing(args[0])
+    if name in COMPARISONS and needs_grad(args):
+        record.compared[name] += 1
+    return writing
+
+
+def note_plain(record: Record, name: str, out: Any, *, could_be_cut: bool) -> None:
+    """Note an operation that ran without a rule, if there is something to differentiate, or would be with gradients."""
+    if could_be_cut and not torch.is_grad_enabled() and is_number(out):
+        record.plain[f"{name} without gradient"] += 1
+    elif is_activation(out):
+        record.plain[name] += 1
+
+
+def without_gradients(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the model runs {name} without gradients (an autograd.Function, a reentrant checkpoint or a no_grad block), so no rule can reach it; "
+        "write it with ordinary operations, use checkpoint(..., use_reentrant=False), or ask with occlusion or lime."
+    )
+
+
+def ruled(record: Record, name: str, rule: Rule, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What the rule gives, or the operation itself where the rule is not meant."""
+    out = rule(op, *args, **kwargs)
+    meant = out is not NotImplemented
+    if not meant:
+        out = op(*args, **kwargs)
+    if isinstance(out, torch.Tensor) and out.grad_fn is not None:
+        record.nodes.append(out.grad_fn)
+        if meant:
+            record.ruled[name] += 1
+    return out
 
 
 def writes(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -164,7 +224,8 @@ def writes(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         return True
     if name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in ("__invert__", "__index__", "__int__")):
         return True
-    at = place_of_inplace(op)
+    own = getattr(op, "__closure__", None)  # a step of ours, which no cache may hold: it holds activations
+    at = None if own else place_of_inplace(op)
     return bool(kwargs.get("inplace")) or (at is not None and len(args) > at and bool(args[at]))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from askwhy.errors import AskwhyError, ModelError, TargetError, near
 from askwhy.models import wrap
-from askwhy.models.base import Items, Model, is_out_of_memory, show_shape
+from askwhy.models.base import Items, Model, contents, is_out_of_memory, show_shape
+from askwhy.targets import Inside, check_layer, ending_at
 
 Target = int | str | Callable[[Any], Any]
 
@@ -29,8 +30,11 @@ class Score:
     started: float = field(default_factory=time.perf_counter)
     prediction: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n]: the score of each item as it is
 
+    layer: Any = None  # in which the targets are; None for the output
+
     def __post_init__(self) -> None:
         self.prediction = np.full(len(self.items), np.nan)
+        self.layer = layer_of(self)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -70,14 +74,35 @@ class Score:
         value = pick(outputs, target)
         return value if versus is None else value - pick(outputs, versus)
 
+    def forward(self, batch: Any, owners: Sequence[int]) -> Any:
+        """What the question is read from, for inputs of a torch model that belong to items `owners`, as the caller's grad mode has it."""
+        model: Any = self.model
+        return self._from(lambda: model.forward(batch, self.items.beside(owners)))
+
+    def outputs(self, batch: Any, owners: Sequence[int]) -> Any:
+        """The same of any model, without gradients."""
+        return self._from(lambda: self.model.outputs(self.items, batch, owners))
+
+    def engine(self, item: int, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
+        """A faster way to the outputs for so many calls, with its name; None for the ordinary way."""
+        if self.layer is None:
+            return self.model.engine(self.items, item, samples, calls, precision)
+        if precision != "float32":
+            raise TargetError(f"precision={precision!r} and a target inside the network do not go together; leave precision out.")
+        return None, "forward"
+
+    def _from(self, run: Callable[[], Any]) -> Any:
+        """The model's outputs, or what the layer gives that the targets are in."""
+        model: Any = self.model
+        return run() if self.layer is None else ending_at(model.net, self.layer, run)
+
     def predict(self) -> None:
         """Ask the model about the items themselves, so that targets and predictions are known."""
         if np.isnan(self.prediction).any():
             with self.model.untouched():
                 for i in range(len(self)):
-                    own = self.items.slice(i, i + 1)
                     try:
-                        out = self.model.outputs(own, own.batch)
+                        out = self.outputs(self.items.batch[i : i + 1], [i])
                     except (RuntimeError, MemoryError) as error:
                         if isinstance(error, AskwhyError) or not is_out_of_memory(error):
                             raise
@@ -87,7 +112,7 @@ class Score:
 
     def evaluate(self, batch: Any, item: int, engine: Callable[[Any], Any] | None = None) -> np.ndarray:
         """float64 [m]: the scores of perturbed inputs [m, ...] of one item. Raises ModelError on NaN."""
-        out = engine(batch) if engine else self.model.outputs(self.items, batch)
+        out = engine(batch) if engine else self.outputs(batch, [item] * len(batch))
         self.calls += len(batch)
         check_rows(out, len(batch))
         values = as_floats(self._read(out, item))
@@ -133,6 +158,36 @@ def one_per_item(target: Any, n: int, labels: Sequence[str] | None, what: str) -
     return [resolve(target, labels, what)] * n
 
 
+def layer_of(score: Score) -> str | None:
+    """The one layer that the targets are in, which they name from now on; None for the model's output. Raises TargetError, LayerError."""
+    model: Any = score.model
+    asked: list[Any] = [*score.targets, *(score.versus or [])]
+    if not any(isinstance(target, Inside) for target in asked):
+        return None
+    if "layers" not in model.offers:
+        raise TargetError("a target inside the network needs its layers, and this model offers predictions only; give the torch module itself.")
+    if model.seed is not None:
+        raise TargetError("a target inside the network and wrap(seed=...) do not go together; ask about a network that draws no random numbers.")
+    asked = [target.named(model.net) if isinstance(target, Inside) else target for target in asked]
+    layers: list[Any] = list(dict.fromkeys(target.layer if isinstance(target, Inside) else None for target in asked))
+    if len(layers) > 1:
+        places = ", ".join("the output" if one is None else repr(one) for one in layers)
+        raise TargetError(f"the targets are in different places ({places}); ask about one layer at a time.")
+    score.targets, score.versus = asked[: len(score.targets)], None if score.versus is None else asked[len(score.targets) :]
+    layer: str = layers[0]
+    look_at_layer(score, model, layer)
+    return layer
+
+
+def look_at_layer(score: Score, model: Any, layer: str) -> None:
+    """The layer has to run once in a forward pass, which is seen once."""
+    key = "checked layer", layer, tuple(score.items.batch.shape[1:])
+    if key not in model.memory:
+        with model.untouched():
+            check_layer(model.net, layer, lambda: model.outputs(score.items, score.items.batch[:1], [0]))
+        model.memory[key] = True
+
+
 def resolve(target: Any, labels: Sequence[str] | None, what: str) -> Any:
     """A label becomes its index; None, indices and functions stay."""
     if isinstance(target, str):
@@ -161,7 +216,13 @@ def find_label(name: str, labels: Sequence[str] | None, what: str) -> int:
 def pick(outputs: Any, target: int | Callable[[Any], Any]) -> Any:
     """One number per row of the outputs."""
     if callable(target):
-        value = target(outputs)
+        try:
+            value = target(outputs)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise TargetError(
+                f"the target {getattr(target, '__name__', target)!r} failed on what the model gives, {contents(outputs)}: {error}. "
+                "wrap(model, output=...) says what of the outputs it is to read; output=lambda out: out means all of them."
+            ) from error
         shape = getattr(value, "shape", None)
         rows = len(outputs) if hasattr(outputs, "shape") else None
         if shape is None or len(shape) != 1 or (rows is not None and shape[0] != rows):

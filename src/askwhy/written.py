@@ -155,9 +155,9 @@ def recurrent(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
     """nn.LSTM and its like as torch calls them, step by step."""
 
     def run(
-        x: Tensor, hx: Any, weights: Any, has_biases: Any, layers: Any, dropout: Any, train: bool, bidirectional: bool, batch_first: Any = None
+        x: Tensor, hx: Any, weights: Any, has_biases: Any, layers: Any, dropout: Any, train: bool, bidirectional: bool, batch_first: Any = False
     ) -> Any:
-        if batch_first is None:  # the form for packed sequences: data, batch sizes, hx, weights, ...
+        if isinstance(hx, torch.Tensor) and not hx.is_floating_point():  # the form for packed sequences: data, batch sizes, hx, weights, ...
             raise UnsupportedError("packed sequences have no rule here; give the padded sequence, or use occlusion, lime or gradients.")
         if train and dropout:
             raise UnsupportedError("the recurrent layer drops units at random; call model.eval() first.")
@@ -200,7 +200,8 @@ def cell(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
 
 
 def addmm(bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return torch.matmul(x, y) * alpha + bias * beta
+    product = torch.matmul(x, y)
+    return (product if alpha == 1 else product * alpha) + (bias if beta == 1 else bias * beta)
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:
@@ -244,11 +245,9 @@ def reciprocal_of(x: Any, y: Any, **options: Any) -> Any:
 
 
 def larger(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A rectifier where one of the two is zero."""
-    if not x.requires_grad:
-        x, other = other, x
-    zero = not other.requires_grad and not bool(other.any())
-    return torch.relu(x) if zero and x.shape == torch.broadcast_shapes(x.shape, other.shape) else other + torch.relu(x - other)
+    """b + relu(a - b), where a depends on the input: a rectifier where b is zero."""
+    a, b = (x, other) if x.requires_grad else (other, x)
+    return b + torch.relu(a - b)
 
 
 def smaller(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

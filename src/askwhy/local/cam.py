@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.answer import answer
 from askwhy.components import grid_of
 from askwhy.errors import LayerError, UnsupportedError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.local.feature_map import layer_names, layout, look, picture_grid
 from askwhy.local.gradient import differentiate, grad_mode, need_torch
@@ -189,6 +190,8 @@ def guided_grad_cam(
     be reached, LayerError. Example: `askwhy.guided_grad_cam(net, photo, target="tiger cat").plot()`.
     """
     score = ask(model, x, target, versus)
+    if score.items.kind == "several":
+        raise UnsupportedError("guided_grad_cam explains one picture, and the model is given several inputs; use grad_cam.")
     axis = grid_of(score.items)[1]
     with progress_of(progress, "guided_grad_cam") as tick:
         first, second = over_items(tick, 2)

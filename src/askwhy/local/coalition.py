@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.answer import answer, pad
 from askwhy.components import absent, grid_of, patches, recipe
 from askwhy.errors import InputError
-from askwhy.explanation import Explanation, answer, pad
+from askwhy.explanation import Explanation
 from askwhy.game import Game, Progress, over_items, progress_of
 from askwhy.models.base import Items
 from askwhy.registry import method
@@ -18,7 +19,7 @@ from askwhy.score import ask
 @method(
     title="Occlusion",
     needs="predictions",
-    inputs=("image", "table"),
+    inputs=("image", "table", "text"),
     asks="If a box covers this part of the input, how much does the score drop?",
     reads="positive: covering it lowers the score, so it speaks for the class; negative: it speaks against it",
     paper="Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901",

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.answer import answer
 from askwhy.components import absent, pixels
 from askwhy.errors import InputError, UnsupportedError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
 from askwhy.local.gradient import differentiate, grad_mode, need_torch
 from askwhy.local.propagate import CONVOLUTIONS, ELEMENTWISE, MAXIMA, MOVES, PRODUCTS, SUMS, tensors
-from askwhy.local.reveal_cancel import batch_norm, fed_by, linear, reveal
+from askwhy.local.reveal_cancel import PLACES, add, batch_norm, fed_by, linear, move, reveal
 from askwhy.registry import method
 from askwhy.rules import Kept, Record, Rule, check_graph, key_of, relay, rules, writes
 from askwhy.score import Score, as_floats, ask
@@ -33,7 +34,7 @@ else:
 @method(
     title="DeepLIFT",
     needs="gradients",
-    inputs=("image", "table", "other"),
+    inputs=("image", "table", "text", "several", "other"),
     asks="Compared with a reference input, which differences made the score what it is, when each neuron's change is handed back to what changed it?",
     reads="positive: this difference from the reference raised the score; negative: it lowered it; all together they are the difference of the two scores",
     paper="Shrikumar et al. 2017, https://arxiv.org/abs/1704.02685; background: Lundberg & Lee 2017, https://arxiv.org/abs/1705.07874",
@@ -68,7 +69,7 @@ def deep_lift(
         leaf = score.items.batch[own].clone().requires_grad_()
 
         def ask_both(batch: torch.Tensor) -> torch.Tensor:
-            return score.read(wrapped.forward(batch), own.tolist())
+            return score.read(score.forward(batch, own.tolist()), own.tolist())
 
         with compared(wrapped.net, ask_both, before, rule) as state:
             scores = ask_both(leaf.clone())
@@ -164,6 +165,7 @@ def table(state: Compared) -> dict[str, Rule]:
     named |= dict.fromkeys(("softmax", "log_softmax", "logsumexp"), exponentials)
     if state.rule == "reveal-cancel":
         named |= dict.fromkeys((*CONVOLUTIONS, "linear"), linear) | dict.fromkeys(("batch_norm", "torch_batch_norm"), batch_norm)
+        named |= dict.fromkeys(PLACES, move) | dict.fromkeys(("add", "sub"), add)
     return {key: partial(rule, state) for key, rule in named.items()}
 
 
@@ -251,7 +253,7 @@ def product(state: Compared, op: Any, *args: Any, **kwargs: Any) -> Any:
     active = tensors((*args, *kwargs.values()))
     key = key_of(op)
     if len(active) < 2:
-        return NotImplemented
+        return linear(state, op, *args, **kwargs) if state.rule == "reveal-cancel" and key in ("matmul", "einsum") else NotImplemented
     if len(active) > 2:
         raise UnsupportedError(f"{key} multiplies {len(active)} activations at once; write it in steps of two.")
     values = tuple(t.detach().clone() if writes(op, args, kwargs) else t.detach() for t in active)

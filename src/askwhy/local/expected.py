@@ -9,9 +9,10 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.absence import absent
+from askwhy.answer import answer
 from askwhy.components import Components, grid_of
 from askwhy.errors import InputError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
 from askwhy.local.path import Lines, residual
 from askwhy.local.slopes import Slopes, check_floats, need_torch, slopes
@@ -30,7 +31,7 @@ CELLS = 10  # groups of samples, about, whose spread is the standard error
 @method(
     title="Expected gradients",
     needs="gradients",
-    inputs=("image", "table", "other"),
+    inputs=("image", "table", "text", "several", "other"),
     asks="On the way from typical inputs to this one, how much of the score's change came through each number of the input?",
     reads="positive: this number, compared with those of the background, raised the score; negative: lowered it. The sum is the score minus its mean on the background",
     paper="Erion et al. 2021, https://arxiv.org/abs/1906.10670",
@@ -133,7 +134,8 @@ def sampled(at: Slopes, lines: Lines, plans: list[Plan], tick: Progress | None) 
         sums.index_add_(0, torch.as_tensor(cell[chunk]).to(sums.device), part)
 
     at(np.repeat(np.arange(len(plans)), samples), lambda start, stop: lines.at(line[start:stop], where[start:stop]), use, tick)
-    means = to_numpy(sums) / np.bincount(cell).reshape(-1, *[1] * (sums.ndim - 1))
+    found = at.score.items.shown(to_numpy(sums))
+    means = found / np.bincount(cell).reshape(-1, *[1] * (found.ndim - 1))
     return total, np.stack([standard_error(own, p) for own, p in zip(np.split(means, np.cumsum(sizes)[:-1]), plans, strict=True)])
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from askwhy._lazy import lazy
 from askwhy.components import grid_of
 from askwhy.errors import InputError, LayerError, UnsupportedError
-from askwhy.models.base import show_shape
+from askwhy.models.base import Items, show_shape
+from askwhy.models.inputs import alone
+from askwhy.models.outputs import parts_of
 from askwhy.models.torch_module import TorchModel
 from askwhy.rules import key_of
 from askwhy.score import Score
@@ -29,10 +31,20 @@ MOST_PREFIX = 8  # class and register tokens before the patches; with more, anot
 
 def picture_grid(score: Score) -> tuple[int, int]:
     """Rows and columns of the input. Raises InputError where it is no picture."""
-    grid = grid_of(score.items)[0]
+    grid = grid_of(the_picture(score.items))[0]
     if len(grid) != 2:
         raise InputError(f"a class activation map needs pictures [n, c, h, w], but x is {show_shape(score.items.batch)}; use gradient or occlusion.")
     return grid  # type: ignore[return-value]
+
+
+def the_picture(items: Items) -> Items:
+    """The one input that is a picture, where a model takes several."""
+    if items.kind != "several":
+        return items
+    pictures = [part for part in items.arguments.parts if part.pictures]
+    if len(pictures) != 1:
+        raise InputError(f"a class activation map needs one picture, and the model is given {len(pictures)}; use integrated_gradients or lrp.")
+    return alone(items, pictures[0], 0)
 
 
 def layer_names(model: TorchModel, layer: Any) -> list[str]:
@@ -46,20 +58,20 @@ def look(
     score: Score, names: list[str], batch: torch.Tensor, items: range, read: Callable[[Any, range], torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Run the model on a batch: the scores [n], read by `score.settle` or `score.read`, and the layers' outputs by name."""
-    model: Any = score.model
-    with feature_maps(model, names) as maps_by_name:
-        scores = read(model.forward(batch), items)
-    return scores, maps_by_name(scores)
+    with feature_maps(score, names) as maps_of:
+        outputs = score.forward(batch, items)
+    return read(outputs, items), maps_of(outputs)  # what the target computes is no part of the network
 
 
 @contextmanager
-def feature_maps(model: TorchModel, names: list[str]) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
-    """Run the model inside the block; afterwards the function gives, for its scores, the maps of the named layers, or the last one."""
+def feature_maps(score: Score, names: list[str]) -> Iterator[Callable[[Any], dict[str, torch.Tensor]]]:
+    """Run the model inside the block; afterwards the function gives, for its outputs, the maps of the named layers, or the last one."""
+    model: Any = score.model
     if names:
         with tap(model.net, names, edit=lambda _, out: differentiable(out)) as seen:
             yield lambda _: {name: once(seen, name) for name in names}
     else:
-        with last_map(model) as last:
+        with last_map(model, score.layer) as last:
             yield last.found
 
 
@@ -134,7 +146,7 @@ def grids_of_convolutions(score: Score) -> list[tuple[int, int]]:
     key = "grids of convolutions", tuple(score.items.batch.shape[1:])
     if key not in model.memory:
         with torch.no_grad(), See():
-            model.forward(score.items.batch[:1].clone())
+            score.forward(score.items.batch[:1].clone(), [0])
         model.memory[key] = seen
     return model.memory[key]
 
@@ -175,14 +187,22 @@ class LastMap:
             return out.shape[0] == before.shape[0] and out.shape[2:] == before.shape[2:]
         return out.shape == before.shape and not key.endswith(("pool2d", "get"))
 
-    def found(self, scores: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The map under its name. Raises LayerError where something that was not seen leads on from it."""
-        if self.map is not None and any(node is self.map.grad_fn for node in nodes_between(scores, {*self.users})):
+    def found(self, outputs: Any) -> dict[str, torch.Tensor]:
+        """The map under its name. Raises LayerError where something that was not seen leads on from it to the outputs."""
+        ends = [t for t in flat_tensors(outputs) if t is not self.map and t.grad_fn is not None]
+        if self.map is not None and any(node is self.map.grad_fn for end in ends for node in nodes_between(end, {*self.users})):
             raise LayerError(
                 f"what the model does after {self.name!r} cannot be followed (an autograd.Function, torch.jit or torch.compile), "
                 "so the last feature map is not known; name a layer with layer=."
             )
         return {self.name: self.map}  # type: ignore[dict-item]
+
+
+def flat_tensors(outputs: Any) -> list[torch.Tensor]:
+    """The tensors in whatever a model returned."""
+    if hasattr(outputs, "grad_fn"):
+        return [outputs]
+    return [t for part in parts_of(outputs).values() for t in flat_tensors(part)]
 
 
 def nodes_between(scores: torch.Tensor, ends: set[Any]) -> Iterator[Any]:
@@ -197,12 +217,14 @@ def nodes_between(scores: torch.Tensor, ends: set[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def last_map(model: TorchModel) -> Iterator[LastMap]:
+def last_map(model: TorchModel, end: str | None) -> Iterator[LastMap]:
     """Inside the block, follow the convolutions of a forward pass; gradients are recorded from the last one on.
 
-    Which module holds the last convolution is kept for the next time, when everything before it runs unwatched.
+    Which module holds the last convolution is kept for the next time, when everything before it runs unwatched. It is
+    another one where the question ends at a layer.
     """
-    last, stack, owner = LastMap(), ExitStack(), model.memory.get("last convolution")
+    key = "last convolution", end
+    last, stack, owner = LastMap(), ExitStack(), model.memory.get(key)
     watch = following(last)
 
     def begin(*_: Any) -> None:
@@ -218,7 +240,7 @@ def last_map(model: TorchModel) -> Iterator[LastMap]:
             stack.callback(owner.register_forward_pre_hook(begin).remove)
         yield last
     if last.map is None:
-        model.memory.pop("last convolution", None)
+        model.memory.pop(key, None)
         raise LayerError("the model has no convolution with a feature map; name a layer with layer=, or use occlusion or lime.")
     if not last.map.requires_grad:
         raise LayerError(
@@ -230,7 +252,7 @@ def last_map(model: TorchModel) -> Iterator[LastMap]:
         )
     if owner is None:
         holders = (m for m in model.net.modules() if any(p is last.weight for p in m._parameters.values()))
-        model.memory["last convolution"] = next(holders, None)
+        model.memory[key] = next(holders, None)
 
 
 def following(last: LastMap) -> Any:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.answer import answer
 from askwhy.errors import Cancelled, InputError, UnsupportedError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.local.slopes import check_differentiable, check_floats, needed, slopes
 from askwhy.local.slopes import differentiate as differentiate
 from askwhy.local.slopes import grad_mode as grad_mode
 from askwhy.local.slopes import need_torch as need_torch
-from askwhy.models.base import to_numpy
+from askwhy.models.base import Items, to_numpy
 from askwhy.registry import SCORE, SLOPE, method, plain
 from askwhy.score import Score, ask
 
@@ -45,14 +46,15 @@ def gradient(
     Example: `askwhy.gradient(net, x, target=3).values`.
     """
     score = ask(model, x, target, versus)
+    refuse_tokens(score)
     return answer(score, gradients(score, batch_size=batch_size, progress=progress))
 
 
 @method(
     title="Saliency",
     needs="gradients",
-    inputs=("image",),
-    asks="Which pixels would change the score most if they changed a little, in whichever direction?",
+    inputs=("image", "text", "several"),
+    asks="Which pixels (or words) would change the score most if they changed a little, in whichever direction?",
     reads="large: the score is sensitive to this pixel; the sign is dropped",
     unit=SLOPE,
     signed=False,
@@ -64,16 +66,17 @@ def saliency(
 ) -> Explanation:
     """The largest magnitude of the gradient over the channels, max_c |dS/dx_c|: [n, h, w], score units per input unit.
 
+    Of tokens the length of the gradient at each token's vector, [n, tokens]; of several inputs every magnitude |dS/dx|.
     Simonyan et al. 2014. Raises UnsupportedError like `gradient`. Example: `askwhy.saliency(net, x).plot()`.
     """
     score = ask(model, x, target, versus)
-    return answer(score, strongest(gradients(score, batch_size=batch_size, progress=progress)))
+    return answer(score, strongest(score.items, gradients(score, batch_size=batch_size, progress=progress)))
 
 
 @method(
     title="Input x gradient",
     needs="gradients",
-    inputs=("image", "table", "other"),
+    inputs=("image", "table", "text", "several", "other"),
     asks="How much does each number of the input add to the score, if the network is read as the straight line that touches it here?",
     reads="positive: the number, as large as it is, speaks for the class; negative: against it. Numbers that are 0 get 0, so the scale's zero matters",
     paper="Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713",
@@ -137,9 +140,13 @@ def smooth(
         found = []
         with progress_of(progress, name) as tick:
             for i, count in enumerate(over_items(tick, len(score))):
-                noise = Noise(score.items.batch[i : i + 1], samples, sigma, np.random.default_rng([seed, i]))
+                noise = Noise(score.items.batch[i : i + 1], samples, spread_of(score.items, i) * sigma, np.random.default_rng([seed, i]))
                 moments = Moments(form)
                 direct = explain in READERS and options.keys() <= {"batch_size"}
+                if not direct and score.items.kind in ("text", "several"):
+                    raise UnsupportedError(
+                        f"{name} of tokens or several inputs is not possible; smooth saliency or input_x_gradient, with no options."
+                    )
                 (by_slopes if direct else by_asking)(explain, score, i, noise, moments, options, count)
                 found.append((*moments.result(), moments.unit))
         params = {"samples": samples, "sigma": sigma, "form": form, "seed": seed, **{k: plain(v) for k, v in options.items()}}
@@ -151,13 +158,13 @@ def smooth(
 
 
 class Noise:
-    """Copies of x [1, ...] with Gaussian noise, made when they are asked for, in order; sigma is a share of max x - min x."""
+    """Copies of x [1, ...] with Gaussian noise, made when they are asked for, in order; spread: its standard deviation."""
 
-    def __init__(self, x: Any, samples: int, sigma: float, rng: np.random.Generator) -> None:
+    def __init__(self, x: Any, samples: int, spread: Any, rng: np.random.Generator) -> None:
         if to_numpy(x).dtype.kind != "f":
             raise UnsupportedError("smooth adds noise to numbers, but this input is made of integers.")
         self.x, self.samples, self.rng = x, samples, rng
-        self.spread = float(x.max() - x.min()) * sigma
+        self.spread = spread
         self._first, self._made = (
             0,
             np.empty((0, *x.shape[1:])),
@@ -170,6 +177,14 @@ class Noise:
         self._first, self._made = start, np.concatenate([kept, new]) if len(kept) else new
         e = self._made[: stop - start] * self.spread
         return self.x + (torch.as_tensor(e).to(self.x.device, self.x.dtype) if hasattr(self.x, "detach") else e.astype(self.x.dtype))
+
+
+def spread_of(items: Items, i: int) -> Any:
+    """max x - min x of an item; of several inputs each has its own, for each of its numbers."""
+    x = items.batch[i : i + 1]
+    if items.kind != "several":
+        return float(x.max() - x.min())
+    return np.concatenate([np.full(part.size, float(own.max() - own.min())) for part, own in items.arguments.pieces(x)])
 
 
 FORMS = ("mean", "square", "variance")
@@ -241,7 +256,7 @@ def by_slopes(
         return shown[0]
 
     def use(chunk: slice, found: torch.Tensor) -> None:
-        moments.add(read(to_numpy(shown[0]), to_numpy(found)))
+        moments.add(read(score.items, to_numpy(shown[0]), to_numpy(found)))
 
     own = score.items.batch[i : i + 1]
     samples = torch.cat([own * (1 - k / 32) for k in range(16)])
@@ -249,12 +264,22 @@ def by_slopes(
         at(np.full(noise.samples, i), copies, use, tick)
 
 
+def refuse_tokens(score: Score) -> None:
+    """A gradient at a token has one number for each of its vector's."""
+    if score.items.arguments is not None and any(part.lookups for part in score.items.arguments.parts):
+        raise UnsupportedError(
+            "the gradient at a token is a vector; use saliency, which takes its length, or integrated_gradients, lrp, deep_lift or input_x_gradient, whose numbers add up."
+        )
+
+
 def in_form(unit: str, form: str) -> str:
     return unit if form == "mean" else f"({unit}) squared"
 
 
-def strongest(grads: np.ndarray) -> np.ndarray:
-    """[n, c, h, w] -> [n, h, w]: the largest magnitude over the channels."""
+def strongest(items: Items, grads: np.ndarray) -> np.ndarray:
+    """[n, c, h, w] -> [n, h, w]: the largest magnitude over the channels; of tokens the length of each gradient."""
+    if items.kind in ("text", "several"):
+        return items.shown(np.abs(grads), "length")
     if grads.ndim != 4:
         raise InputError(f"saliency needs pictures [n, c, h, w], but x is {list(grads.shape)}; use gradient.")
     return np.abs(grads).max(1 if grads.shape[1] in (1, 3, 4) or grads.shape[3] not in (1, 3, 4) else 3)
@@ -275,7 +300,8 @@ def gradients(
     def work(start: int, stop: int) -> np.ndarray:
         leaf = batch[start:stop].clone().requires_grad_()
         with around() as record:
-            scores = score.settle(model.forward(leaf.clone()), range(start, stop))  # a copy, since the model may write into its input
+            items = range(start, stop)
+            scores = score.settle(score.forward(leaf.clone(), items), items)  # a copy, since the model may write into its input
             score.calls += stop - start
             check_differentiable(scores)
             if check is not None:
@@ -287,8 +313,8 @@ def gradients(
         return in_chunks(len(score), work, batch_size_for(score, batch_size, "backward"), tick)
 
 
-READERS: dict[Any, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]] = {
-    gradient: (lambda x, slope: slope, SLOPE),
-    saliency: (lambda x, slope: strongest(slope), SLOPE),
-    input_x_gradient: (lambda x, slope: x * slope, SCORE),
-}  # (copies, their gradients) -> what the explainer answers
+READERS: dict[Any, tuple[Callable[[Items, np.ndarray, np.ndarray], np.ndarray], str]] = {
+    gradient: (lambda items, x, slope: slope, SLOPE),
+    saliency: (lambda items, x, slope: strongest(items, slope), SLOPE),
+    input_x_gradient: (lambda items, x, slope: items.shown(x * slope), SCORE),
+}  # (the items, copies, their gradients) -> what the explainer answers

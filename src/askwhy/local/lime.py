@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.answer import answer, pad
 from askwhy.components import absent, recipe
 from askwhy.errors import InputError
-from askwhy.explanation import Explanation, answer, pad
+from askwhy.explanation import Explanation
 from askwhy.game import Game, Progress, over_items, progress_of
 from askwhy.registry import method
 from askwhy.score import ask

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.explanation import Explanation, answer
+from askwhy.answer import answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress
 from askwhy.local.gradient import gradients, need_torch
 from askwhy.local.lrp_layers import Flow, affine, batch_norm, carry, linear, mark, product
@@ -33,7 +34,7 @@ else:
 @method(
     title="LRP",
     needs="gradients",
-    inputs=("image", "table", "other"),
+    inputs=("image", "table", "text", "several", "other"),
     asks="If the score is handed back layer by layer, each neuron passing on what it received in proportion to what fed it, how much arrives at each input?",
     reads="positive: this part of the input brought the score up; negative: it brought it down; together with the share of the biases they sum to the score",
     paper="Bach et al. 2015, https://doi.org/10.1371/journal.pone.0130140; attention: Ali et al. 2022, https://arxiv.org/abs/2202.07304",

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
-from askwhy.errors import InputError, UnsupportedError
+from askwhy.errors import UnsupportedError
+from askwhy.local.lrp_input import note_origin, origin_of
 from askwhy.local.lrp_rules import Choice, Part, Plan, Share, plus, same
-from askwhy.local.propagate import Linear, folded, linear_of, tensors
-from askwhy.rules import Kept, Record, key_of, relay, writes
+from askwhy.local.propagate import Linear, folded, linear_of, put, tensors
+from askwhy.rules import Kept, Record, key_of, note, noted, relay, writes
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ class Flow:
     emitted: Any = 0.0  # relevance that a rule of the first layer gave to the input itself
     mixed: bool = False
     n: int = 0
-    leaf: torch.Tensor | None = None
     layers: list[str] = field(default_factory=list)  # the names of the modules that are running
 
     def by_item(self, t: torch.Tensor) -> torch.Tensor:
@@ -45,25 +45,32 @@ def mark(out: Any) -> Any:
     """Note on a result that it scales what it is multiplied with."""
     for t in out if isinstance(out, (tuple, list)) else [out]:
         if isinstance(t, torch.Tensor):
-            t._askwhy_gate = t._version  # type: ignore[attr-defined]
+            note(t, "gate", t._version)
     return out
 
 
 def is_gate(t: torch.Tensor) -> bool:
-    return getattr(t, "_askwhy_gate", None) == t._version
+    return bool(noted(t, "gate") == t._version)
 
 
 def carry(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
-    """What only moves numbers keeps the mark."""
-    active, out = tensors(args), op(*args, **kwargs)
-    return mark(out) if len(active) == 1 and is_gate(active[0]) else out
+    """What only moves numbers keeps the mark, and what is known of where it comes from."""
+    active = tensors((*args, *kwargs.values()))
+    if len(active) != 1:
+        return op(*args, **kwargs)
+    (x,) = active
+    gate, origin = is_gate(x), origin_of(x)  # asked before op may write into x
+    out = op(*args, **kwargs)
+    if origin is not None and key_of(op) not in ("sum", "mean"):
+        note_origin(origin, op, args, kwargs, x, out)
+    return mark(out) if gate else out
 
 
 def product(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
     """A gate counts as constant; two signals share the relevance equally."""
     key, active = key_of(op), tensors((*args, *kwargs.values()))
     if len(active) == 1:
-        if key == "matmul":
+        if key in ("matmul", "einsum"):
             return linear(state, op, *args, **kwargs)
         return carry(state, op, *args, **kwargs)
     gates = [id(t) for t in active if is_gate(t)]
@@ -82,10 +89,27 @@ def affine(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
     """A sum with constants: their part of the relevance goes to the bias."""
     active = tensors((*args, *kwargs.values()))
     fixed = op(*zeroed(args), **{k: zeroed([v])[0] for k, v in kwargs.items()})
+    found = biased(state, op, args, kwargs, active[0], fixed) if len(active) == 1 else None
+    if found is not None:
+        return found
     out = carry(state, op, *args, **kwargs)
     if len(active) < 2 or key_of(op) not in ("add", "sub", "rsub"):
         note_bias(state, out, fixed)
+    if key_of(op) == "add" and len(active) == len(args) == 2 and args[1] is active[1] and not writes(op, args, kwargs):
+        note_sum(out, *active)
     return out
+
+
+def biased(state: Flow, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: torch.Tensor, fixed: torch.Tensor) -> Any:
+    """A bias belongs to the layer that is written before it, x W + b or z + x W + b; None where this adds no bias to a layer."""
+    made, summed = made_of(x), summed_of(x)
+    if made is not None:
+        layer = with_bias(made.layer, op, args, fixed)
+        return None if layer is None else joined(state, replace(made, layer=layer), op, args, kwargs, x)
+    if summed is None or writes(op, args, kwargs):
+        return None
+    last = biased(state, op, put(summed.last, x, args), kwargs, summed.last, fixed)
+    return None if last is None else note_sum(summed.first + last, summed.first, last)
 
 
 def zeroed(args: Any) -> list[Any]:
@@ -110,17 +134,55 @@ def linear(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
     """A convolution, a dense layer or a product with a fixed matrix, by the rule that the plan has for it."""
     layer = linear_of(key_of(op), op, args, kwargs)
     active = tensors((*args, *kwargs.values()))
-    if layer is None or len(active) != 1 or layer.weight is active[0]:
-        return product(state, op, *args, **kwargs) if layer is None or len(active) > 1 else NotImplemented
+    if len(active) > 1:
+        return product(state, op, *args, **kwargs)
+    if layer is None or layer.weight is active[0]:
+        state.record.plain.update([key_of(op)])
+        return op(*args, **kwargs)
     x = active[0]
-    chosen = state.plan.choose(state.layers, layer, paddings(x) is not None)
+    chosen = state.plan.choose(state.layers, layer, origin_of(x) is not None)
 
     def run(given: torch.Tensor) -> torch.Tensor:
-        return op(*(given if a is x else a for a in args), **kwargs)
+        return op(*put(given, x, args), **kwargs)
 
     out = relay(state.record, run, (x,), {}, divide(state, layer, chosen, x))
-    out._askwhy_made = Made(layer, chosen, x, x._version, out._version)
+    note(out, "made", Made(layer, chosen, x, x._version, out._version))
     return out
+
+
+def with_bias(layer: Linear, op: Any, args: tuple[Any, ...], fixed: torch.Tensor) -> Linear | None:
+    """The layer together with the bias that is added to it in a step of its own; None where that is no bias: one number for each channel."""
+    turned = key_of(op) == "sub" and not tensors(args[:1])  # b - x W
+    if key_of(op) not in ("add", "sub") or turned or len(args) != 2:
+        return None
+    (x,) = tensors(args)
+    shape = torch.as_tensor(args[1] if args[0] is x else args[0]).shape
+    axis = -1 if layer.dense else 1 - layer.weight.ndim
+    if fixed.shape != x.shape or any(n != 1 for k, n in enumerate(shape) if k - len(shape) != axis):
+        return None
+    bias = fixed.movedim(axis, -1).reshape(-1, fixed.shape[axis])[0]
+    return replace(layer, bias=bias if layer.bias is None else layer.bias + bias)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Noted on the sum of two activations of which a linear layer made the last."""
+
+    first: torch.Tensor
+    last: torch.Tensor
+    versions: tuple[int, int]
+
+
+def note_sum(out: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    if made_of(last) is not None:
+        note(out, "summed", Summed(first, last, (first._version, out._version)))
+    return out
+
+
+def summed_of(out: torch.Tensor) -> Summed | None:
+    """Which two this tensor is the sum of, if none of the three was written to since."""
+    found: Summed | None = noted(out, "summed")
+    return found if found is not None and found.versions == (found.first._version, out._version) and made_of(found.last) else None
 
 
 @dataclass(frozen=True)
@@ -138,10 +200,26 @@ class Made:
         return self.version == out._version and self.x_version == self.x._version
 
 
+def made_of(out: torch.Tensor) -> Made | None:
+    """How this tensor came out of a linear layer, if neither side was written to since."""
+    made: Made | None = noted(out, "made")
+    return made if made is not None and made.still(out) else None
+
+
+def joined(state: Flow, made: Made, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: torch.Tensor) -> Any:
+    """A step that belongs to the linear layer before it: the relevance goes straight to that layer's input."""
+    writing = writes(op, args, kwargs)
+    value = given.detach().clone() if writing else given.detach()
+    out = relay(state.record, lambda _: op(*put(value, given, args), **kwargs), (made.x,), {}, divide(state, made.layer, made.chosen, made.x))
+    out = args[0].copy_(out) if writing else out
+    note(out, "made", replace(made, version=out._version))
+    return out
+
+
 def divide(state: Flow, layer: Linear, chosen: Choice, given: torch.Tensor) -> Callable[[Kept, Kept], Callable[[torch.Tensor], torch.Tensor]]:
     """Gradient of the output -> gradient of x, so that gradient times value is the relevance."""
-    padded = paddings(given)
-    if chosen.name in ("flat", "box") and padded is None:
+    origin = origin_of(given)
+    if chosen.name in ("flat", "box") and origin is None:
         raise UnsupportedError(
             f"the rule {chosen.name!r} is for a layer that sees the input itself; choose another for this one with rule={{name: ...}}."
         )
@@ -150,14 +228,14 @@ def divide(state: Flow, layer: Linear, chosen: Choice, given: torch.Tensor) -> C
         def back(g: torch.Tensor) -> torch.Tensor:
             x, out = held.get().to(layer.weight.dtype), result.get()  # they differ under autocast
             found = torch.zeros_like(x)
-            for share in chosen.divide(layer.weight, layer.bias, bounds(state.box, x) if chosen.name == "box" else None):
-                if share.at_input:
-                    share = on_the_input(share, padded or [])
+            for share in chosen.divide(layer.weight, layer.bias, origin.bounds(state.box) if origin and chosen.name == "box" else None):
+                here = origin if share.at_input else None
+                share = here.on_the_input(share) if here else share
                 s = per_contribution(state, layer, share, chosen.stabilizer, x, out, g * out)
                 for part, weight in share.terms:
                     down = layer.transposed(x, weight, s)
-                    if share.at_input:
-                        emit(state, part(x) * down, padded or [])
+                    if here:
+                        state.emitted = state.emitted + here.relevance_of_input(part(x) * down)
                     else:
                         found += down * sign_mask(part, x)
             return found.to(g.dtype)
@@ -167,29 +245,6 @@ def divide(state: Flow, layer: Linear, chosen: Choice, given: torch.Tensor) -> C
     return pull
 
 
-def on_the_input(share: Share, padded: list[tuple[int, ...]]) -> Share:
-    """The rule, where padding is no part of the input."""
-    terms = tuple((lambda x, part=part: part(x) * inside(x, padded), weight) for part, weight in share.terms)
-    return replace(share, terms=terms)
-
-
-def inside(x: torch.Tensor, padded: list[tuple[int, ...]]) -> torch.Tensor:
-    """1 where x is input, 0 where it is padding."""
-    mask = torch.ones_like(x)
-    for padding in padded:
-        mask = without_padding(mask, padding)
-    for padding in reversed(padded):
-        mask = torch.nn.functional.pad(mask, padding)
-    return mask
-
-
-def emit(state: Flow, relevance: torch.Tensor, padded: list[tuple[int, ...]]) -> None:
-    """Give relevance to the input itself."""
-    for padding in padded:
-        relevance = without_padding(relevance, padding)
-    state.emitted = state.emitted + relevance
-
-
 def per_contribution(
     state: Flow, layer: Linear, share: Share, stabilizer: float, x: torch.Tensor, out: torch.Tensor, relevance: torch.Tensor
 ) -> torch.Tensor:
@@ -197,7 +252,7 @@ def per_contribution(
     r = relevance * share.weight if share.when is None else torch.where(share.when(out), relevance * share.weight, 0.0)
     bias = None if share.bias is None else layer.spread(share.bias)
     z = out if share.whole else sum((layer(part(x), weight) for part, weight in share.terms), torch.zeros_like(out)) + (0.0 if bias is None else bias)
-    s = r.to(x.dtype) / (z + torch.where(z >= 0, stabilizer, -stabilizer).to(x.dtype))
+    s = r.to(x.dtype) / (z + torch.where(z >= 0, 1.0, -1.0).to(x.dtype) * stabilizer)
     state.stabilizer = state.stabilizer + state.by_item(r - s * z)
     if bias is not None:
         state.bias = state.bias + state.by_item(s * bias)
@@ -209,46 +264,10 @@ def sign_mask(part: Part, x: torch.Tensor) -> Any:
     return 1.0 if part is same else (x > 0) if part is plus else (x < 0)
 
 
-def bounds(box: tuple[Any, Any] | None, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lowest and highest valid input: as given, else those of these items, by channel."""
-    if box is not None:
-        limits = [torch.as_tensor(limit).to(x.device, x.dtype) for limit in box]
-        channels = x.shape[1] if x.ndim > 1 else 1
-        if len(limits) != 2 or any(t.numel() not in (1, channels) for t in limits) or bool((limits[0] > limits[1]).any()):
-            raise InputError(f"box={box}: give (low, high), each a number or one for each of the {channels} channels, with low <= high.")
-        return tuple(t.reshape(-1, *(1,) * (x.ndim - 2)) for t in limits)  # type: ignore[return-value]
-    axes = tuple(range(2, x.ndim)) or (1,)
-    return x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-
-
-RESCALING = ("CloneBackward", "SubBackward", "DivBackward", "MulBackward", "AddBackward", "ToCopyBackward", "ViewBackward")
-
-
-def paddings(x: torch.Tensor) -> list[tuple[int, ...]] | None:
-    """How x is the input itself, at most shifted, scaled and padded: the paddings, the last one first. None for anything else."""
-    found, node = [], x.grad_fn
-    while node is not None and not node.name().endswith("AccumulateGrad"):
-        name = node.name().rstrip("0123456789").split("::")[-1]
-        if name == "ConstantPadNdBackward":
-            found.append(tuple(node._saved_pad))  # type: ignore[attr-defined]
-        elif not name.endswith(RESCALING):
-            return None
-        node = next((before for before, _ in node.next_functions if before is not None), None)
-    return found
-
-
-def without_padding(x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
-    """Cut off what was padded: (left, right, top, bottom, ...)."""
-    for axis, (before, after) in enumerate(zip(padding[::2], padding[1::2], strict=True)):
-        x = x.narrow(-1 - axis, before, x.shape[-1 - axis] - before - after)
-    return x
-
-
 def batch_norm(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
     """Batch norm belongs to the linear layer before it: scale (w x + b - mean) + shift is one layer."""
-    made: Made | None = getattr(args[0], "_askwhy_made", None)
-    layer = folded(made.layer, op, args, kwargs) if made is not None and made.still(args[0]) else None
+    made = made_of(args[0])
+    layer = folded(made.layer, op, args, kwargs) if made is not None else None
     if made is None or layer is None:
         return affine(state, op, *args, **kwargs)
-    value = args[0].detach()
-    return relay(state.record, lambda _: op(value, *args[1:], **kwargs), (made.x,), {}, divide(state, layer, made.chosen, made.x))
+    return joined(state, replace(made, layer=layer), op, args, kwargs, args[0])

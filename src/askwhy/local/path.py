@@ -11,9 +11,10 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy._memory import resident
 from askwhy.absence import absent
+from askwhy.answer import answer
 from askwhy.components import Components, grid_of
 from askwhy.errors import InputError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
 from askwhy.local.slopes import Slopes, check_floats, need_torch, slopes
 from askwhy.models.base import Items, to_numpy
@@ -34,7 +35,7 @@ RULES = ("gauss-legendre", "midpoint")
 @method(
     title="Integrated gradients",
     needs="gradients",
-    inputs=("image", "table", "other"),
+    inputs=("image", "table", "text", "several", "other"),
     asks="On the way from an input that says nothing to this one, how much of the score's change came through each number of the input?",
     reads="positive: this number, compared with the baseline's, raised the score; negative: lowered it. The sum is the whole change",
     paper="Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365",
@@ -165,12 +166,14 @@ def straight_lines(score: Score, baseline: Any, seed: int) -> tuple[Lines, str]:
 
 def starts(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.ndarray, str]:
     """The baselines [k, *item] of item i, and their names."""
-    if isinstance(baseline, (list, tuple)) and baseline and (isinstance(baseline[0], str) or np.ndim(baseline[0])):
+    by_input = items.kind == "several"  # where a tuple has a baseline for each
+    several = list if by_input else (list, tuple)
+    if isinstance(baseline, several) and baseline and (isinstance(baseline[0], (str, dict, tuple)) or np.ndim(baseline[0])):
         found = [starts(one, items, i, seed) for one in baseline]
         return np.concatenate([rows for rows, _ in found]), ", ".join(name for _, name in found)
-    if isinstance(baseline, str) and baseline == "zero":
-        baseline = 0
-    if isinstance(baseline, str) and items.kind != "image":
+    if by_input or items.kind == "text":
+        return absent(baseline, items, i, Components(()), seed)
+    if isinstance(baseline, str) and baseline != "zero" and items.kind != "image":
         raise InputError(
             f"baseline={baseline!r} means nothing for an input of shape {list(items.batch.shape[1:])}; say what absent is: 'zero', a number, an item's values, or several rows."
         )

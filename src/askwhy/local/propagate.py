@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
@@ -52,6 +53,41 @@ def tensors(args: Any) -> list[torch.Tensor]:
     return found
 
 
+HERE = object()  # stands where x was among the arguments of an operation; what comes of x must not keep x itself alive
+
+
+def alone(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: torch.Tensor) -> Callable[[torch.Tensor], Any]:
+    """The operation as a function of x; it does not write into what it is given."""
+    blank, blanks = put(HERE, x, args), put(HERE, x, tuple(kwargs.values()))
+
+    def again(value: torch.Tensor) -> Any:
+        copy = value.clone()
+        return op(*put(copy, HERE, blank), **dict(zip(kwargs, put(copy, HERE, blanks), strict=True)))
+
+    return again
+
+
+def after(first: Callable[[Any], Any], then: Callable[[Any], Any], x: Any) -> Any:
+    return then(first(x))
+
+
+def put(new: Any, old: Any, args: Any) -> Any:
+    """The arguments with `new` in place of `old`; a tuple stays one, which matters to an index."""
+    found = [new if a is old else put(new, old, a) if isinstance(a, (list, tuple)) else a for a in args]
+    return tuple(found) if isinstance(args, tuple) else found
+
+
+def each(out: Any, again: Callable[[Any], Any]) -> list[tuple[torch.Tensor, Callable[[Any], Any]]]:
+    """The tensors that an operation gave and that depend on the input, with what gives each of them again."""
+    if not isinstance(out, (tuple, list)):
+        return [(t, again) for t in tensors([out])]
+    return [(t, partial(part, again, k)) for k, t in enumerate(out) if tensors([t])]
+
+
+def part(again: Callable[[Any], Any], k: int, x: Any) -> Any:
+    return again(x)[k]
+
+
 @dataclass(frozen=True)
 class Linear:
     """out = f(x, weight) + bias: a convolution, a dense layer, or a product with a fixed matrix."""
@@ -95,9 +131,16 @@ class Linear:
 
 
 def linear_of(key: str, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Linear | None:
-    """A call of conv, linear or matmul in which only one operand depends on the input; None otherwise."""
-    if key == "matmul":
+    """A call of conv, linear, matmul or einsum in which only one operand depends on the input; None otherwise."""
+    if key == "einsum":
+        op, operands = partial(op, args[0]), args[1:]
+        args = tuple(operands[0]) if isinstance(operands[0], (list, tuple)) else operands
+    if key in ("matmul", "einsum"):
+        if len(args) != 2:
+            return None
         swapped = not args[0].requires_grad
+        if key == "matmul" and not swapped and args[1].ndim == 2:
+            return Linear(torch.nn.functional.linear, args[1].t(), None, (), True, -1)
         return Linear(op, args[0] if swapped else args[1], None, (), True, -1, swapped)
     if key == "linear":
         weight, bias = (*args[1:], *(None,) * 2)[:2]

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
+from askwhy.answer import answer
 from askwhy.errors import UnsupportedError
-from askwhy.explanation import Explanation, answer
+from askwhy.explanation import Explanation
 from askwhy.game import Progress
-from askwhy.local.gradient import gradients, need_torch
+from askwhy.local.gradient import gradients, need_torch, refuse_tokens
 from askwhy.registry import SLOPE, method
 from askwhy.rules import Record, Rule, check_graph, key_of, on_gradient, relay, rules
 from askwhy.score import Score, ask
@@ -65,6 +66,7 @@ def deconvnet(
 def at_rectifiers(score: Score, make: Callable[[Record], Rule], batch_size: int | str, progress: bool | Progress | None) -> Explanation:
     """The gradient with another rule at every rectifier."""
     net, seen = need_torch(score).net, []
+    refuse_tokens(score)
 
     def around() -> Any:
         record = Record()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.answer import answer
 from askwhy.components import grid_of
-from askwhy.explanation import Explanation, answer
+from askwhy.errors import UnsupportedError
+from askwhy.explanation import Explanation
 from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.local.cam import enlarge, same_grid
 from askwhy.local.feature_map import layer_names, layout, look, picture_grid
@@ -62,7 +64,9 @@ def score_cam(
 
 def weigh(score: Score, item: int, channels: list[torch.Tensor], batch_size: int | str, tick: Progress | None) -> np.ndarray:
     """The score of the picture behind each channel's mask, [k]; minus infinity for channels that are equal everywhere."""
-    (grid, axis), x, model = grid_of(score.items), score.items.batch[item], score.model
+    if score.items.kind == "several":
+        raise UnsupportedError("score_cam hides parts of the input, and the model is given several; use grad_cam.")
+    (grid, axis), x = grid_of(score.items), score.items.batch[item]
     gains = np.full(len(channels), -np.inf)
     shown = [k for k, channel in enumerate(channels) if channel.min() < channel.max()]
     if not shown:
@@ -72,7 +76,7 @@ def weigh(score: Score, item: int, channels: list[torch.Tensor], batch_size: int
         masks = torch.stack([mask(channels[k], grid) for k in which]).to(x.dtype)
         return x * (masks if axis is None else masks.unsqueeze(axis + 1))
 
-    engine, name = model.engine(score.items, masked(shown[:2]), len(shown), "float32")
+    engine, name = score.engine(item, masked(shown[:2]), len(shown), "float32")
     before = len(channels) - len(shown)  # counted as done, so that all items have one total
     done = None if tick is None else lambda count, total: tick(before + count, before + total)
     work = lambda start, stop: score.evaluate(masked(shown[start:stop]), item, engine)  # noqa: E731

@@ -21,6 +21,7 @@ else:
     torch = lazy("torch", "torch")
 
 Points = Callable[[int, int], "torch.Tensor"]  # (start, stop) -> inputs [stop - start, *item], made when they are needed
+Run = Callable[["torch.Tensor", list[int]], Any]  # inputs and the items that they belong to -> what the question is read from
 Use = Callable[[slice, "torch.Tensor"], None]  # what to keep of the gradients of one chunk
 
 
@@ -29,7 +30,7 @@ class Slopes:
     """Asks for scores and gradients at points that belong to items of one question."""
 
     score: Score
-    run: Callable[[torch.Tensor], Any]  # a forward pass that can be differentiated: of the model itself, or of its twin
+    run: Run  # a forward pass that can be differentiated: of the model itself, or of its twin
     size: BatchSize
     forward_size: BatchSize
 
@@ -49,7 +50,7 @@ class Slopes:
 
         def work(start: int, stop: int) -> np.ndarray:
             with torch.no_grad():
-                scores = read(self.score, self.run(points(start, stop)), owners[start:stop])
+                scores = read(self.score, self.run(points(start, stop), owners[start:stop].tolist()), owners[start:stop])
             self.score.calls += stop - start
             return as_floats(scores)
 
@@ -67,14 +68,21 @@ def slopes(score: Score, calls: int, samples: torch.Tensor, owner: int, batch_si
             return score.read(outputs, [owner])
 
         asked = score.targets[owner], None if score.versus is None else score.versus[owner], tuple(samples.shape[1:])
-        run, name = model.slope_engine(samples, calls, asked, question)
+        whole = score.items.arguments is None and score.layer is None  # the twin takes one tensor, and shows no layer
+        twin = model.slope_twin(samples, calls, asked, question) if whole else None
+        run, name = (on_a_copy(score), "backward") if twin is None else (lambda batch, _: twin(batch), "twin backward")
         yield Slopes(score, run, batch_size_for(score, batch_size, name), batch_size_for(score, batch_size, f"{name}, forward"))
 
 
-def slope(score: Score, run: Callable[[torch.Tensor], Any], batch: torch.Tensor, owners: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+def on_a_copy(score: Score) -> Run:
+    """The model itself, which may write into its input, and a leaf must not be written to."""
+    return lambda batch, owners: score.forward(batch.clone(), owners)
+
+
+def slope(score: Score, run: Run, batch: torch.Tensor, owners: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
     """The scores [k] of a batch, and the gradient [k, *item] of each with respect to its own input."""
     leaf = batch.requires_grad_()
-    scores = read(score, run(leaf), owners)
+    scores = read(score, run(leaf, owners.tolist()), owners)
     check_differentiable(scores)
     (found,) = differentiate(scores, [leaf])
     return as_floats(scores), needed(found)

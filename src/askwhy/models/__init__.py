@@ -19,6 +19,7 @@ def wrap(
     transform: Callable[[Any], Any] | None = None,
     output: str | int | Callable[[Any], Any] | None = None,
     seed: int | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """Make a model that can be asked why. Wrap once, ask often: what is measured and prepared stays with it.
 
@@ -30,16 +31,21 @@ def wrap(
         (torch: softmax, or sigmoid of a single output); for a model that returns a tuple or dict, its index, key or a
         function that picks the scores.
     seed: for a torch module that draws random numbers: every input is run alone, from this seed.
+    tokenizer: for a torch module that reads text: one of the library transformers, or a function text -> ids.
 
     Raises InputError for what cannot be asked. Example: `askwhy.wrap(net, labels=names, transform=to_tensor)`.
     """
     if isinstance(model, Model):
-        if any(given is not None for given in (labels, transform, output, seed)):
-            raise InputError("this model is wrapped already; give labels=, transform=, output= and seed= where it is wrapped first.")
+        if any(given is not None for given in (labels, transform, output, seed, tokenizer)):
+            raise InputError("this model is wrapped already; give labels=, transform=, output=, seed= and tokenizer= where it is wrapped first.")
         return model
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
-        return _wrap_torch(model, labels, transform, output, seed)
+        return _wrap_torch(model, labels, transform, output, seed, tokenizer)
+    if torch is not None and isinstance(getattr(model, "model", None), torch.nn.Module) and hasattr(model, "tokenizer"):
+        return wrap(model.model, labels=labels, transform=transform, output=output, seed=seed, tokenizer=tokenizer or model.tokenizer)
+    if tokenizer is not None:
+        raise InputError(f"tokenizer= is for a torch module; let your {type(model).__name__} take the texts themselves.")
     if seed is not None:
         raise InputError(f"seed={seed!r} is for a torch module; let your {type(model).__name__} draw its random numbers from a seed of its own.")
     if isinstance(model, type):
@@ -59,7 +65,7 @@ def wrap(
     )
 
 
-def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any, seed: Any) -> Model:
+def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any, seed: Any, tokenizer: Any) -> Model:
     from askwhy.models.torch_module import TorchModel
 
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -75,7 +81,15 @@ def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any, seed: Any) -
         def select(out: Any) -> Any:
             return part(out, key)
 
-    return TorchModel(net, as_labels(labels), transform, select, output == "probabilities", seed)
+    if tokenizer is not None and not callable(tokenizer):
+        raise InputError(f"tokenizer= is a {type(tokenizer).__name__}; give one of the library transformers, or a function text -> ids.")
+    own = configured_labels(net) if labels is None else labels
+    return TorchModel(net, as_labels(own), transform, select, output == "probabilities", seed, tokenizer)
+
+
+def configured_labels(net: Any) -> Any:
+    """The names of the classes that a classifier of the library transformers carries."""
+    return getattr(getattr(net, "config", None), "id2label", None) if "Classification" in type(net).__name__ else None
 
 
 def part(out: Any, key: Any) -> Any:

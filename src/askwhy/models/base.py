@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,19 +30,28 @@ class Items:
     grey: Any = None  # [n, ...]: the model's input for a grey picture of the same size, where that is known
     names: tuple[str, ...] | None = None  # column names of a table
     rebuild: Callable[[np.ndarray], Any] | None = None  # array -> what the estimator was trained on (DataFrame)
+    arguments: Any = None  # Arguments of a torch model that takes several inputs, or token ids
 
     def __len__(self) -> int:
         return len(self.batch)
 
     @property
     def kind(self) -> str:
-        """ "image" for [n, c, h, w] and [n, h, w, c], "table" for [n, d], else "other"."""
+        """ "image" for [n, c, h, w] and [n, h, w, c], "table" for [n, d], "text" for tokens, "several" inputs, else "other"."""
+        parts = () if self.arguments is None else self.arguments.parts
+        if len(parts) > 1:
+            return "several"
+        if parts and parts[0].lookups:
+            return "text"
         return {4: "image", 2: "table"}.get(np.ndim(self.batch), "other")
 
-    def slice(self, start: int, stop: int) -> Items:
-        """The items from `start` to `stop` as a batch of their own."""
-        grey = None if self.grey is None else self.grey[start:stop]
-        return replace(self, batch=self.batch[start:stop], pictures=self.pictures[start:stop], frames=self.frames[start:stop], grey=grey)
+    def shown(self, values: np.ndarray, how: str = "sum") -> np.ndarray:
+        """values [k, *batch] -> [k, *result]: a token is made of many numbers, whose values are summed, or their "length" is taken."""
+        return values if self.arguments is None else self.arguments.shown(values, how)
+
+    def beside(self, owners: Sequence[int]) -> Any:
+        """What the model is given beside the batch in rows that belong to items `owners`; None for most models."""
+        return None if self.arguments is None else self.arguments.rows(owners)
 
 
 @runtime_checkable
@@ -57,12 +66,12 @@ class Model(Protocol):
         """Raw items -> inputs on the model's device, in its dtype."""
         ...
 
-    def outputs(self, items: Items, batch: Any) -> Any:
-        """One forward pass, no gradient: scores [m, k], or whatever a callable target is to read."""
+    def outputs(self, items: Items, batch: Any, owners: Sequence[int] | None = None) -> Any:
+        """One forward pass, no gradient: scores [m, k], or whatever a callable target is to read; row j is item owners[j], perturbed."""
         ...
 
-    def engine(self, items: Items, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
-        """A faster way to `outputs` for so many calls, with its name; None for the ordinary way. `samples` are to prove it."""
+    def engine(self, items: Items, item: int, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
+        """A faster way to `outputs` for so many perturbed inputs of an item, with its name; None for the ordinary way. `samples` are to prove it."""
         ...
 
     def compose(self, present: np.ndarray, x: Any, absent: Any) -> Any:

@@ -42,8 +42,12 @@ def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], A
 
 def cast(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any]:
     """A plain copy of the network in another dtype, for a network without one straight graph."""
-    ready = copy.deepcopy(net).to(dtype=dtype).requires_grad_(False)
+    ready = copy_in(net, dtype)
     return lambda x: as_dtype(ready(x.to(dtype) if x.is_floating_point() else x), x)
+
+
+def copy_in(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    return copy.deepcopy(net).to(dtype=dtype).requires_grad_(False)
 
 
 def as_input(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

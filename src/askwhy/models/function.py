@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ class FunctionModel:
 
         return Items(x.to_numpy(), (None,) * len(x), (None,) * len(x), names=columns, rebuild=rebuild)
 
-    def outputs(self, items: Items, batch: Any) -> Any:
+    def outputs(self, items: Items, batch: Any, owners: Sequence[int] | None = None) -> Any:
         try:
             out = self.function(items.rebuild(batch) if items.rebuild else batch)
         except (AskwhyError, MemoryError):
@@ -90,7 +90,7 @@ class FunctionModel:
             )
         return scores
 
-    def engine(self, items: Items, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
+    def engine(self, items: Items, item: int, samples: Any, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
         if precision != "float32":
             raise UnsupportedError(f"precision={precision!r} is for torch models; a black box computes as it does. Leave precision out.")
         return None, "forward"

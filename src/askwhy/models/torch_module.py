@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -12,12 +12,16 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
+from askwhy.models.arguments import Arguments, read_arguments, whole_inputs
 from askwhy.models.base import Items, check_finite, is_out_of_memory, show_shape, to_numpy
-from askwhy.models.fast import cast, twin
+from askwhy.models.fast import as_dtype, cast, copy_in, twin
+from askwhy.models.inputs import items_of
 from askwhy.models.outputs import as_column, find_scores, joined, probabilities
 from askwhy.models.photos import raw_items, through
-from askwhy.models.pictures import from_values
+from askwhy.models.pictures import from_values, is_picture
 from askwhy.models.slope import same_slopes, slope_twin
+from askwhy.models.state import all_modules, attributes, fingerprint, hooked, random_state, same_random_state, seed_all, set_random_state
+from askwhy.models.text import Encoded, as_texts, encode
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +42,7 @@ class TorchModel:
     select: Callable[[Any], Any] | None = None
     probabilities: bool = False
     seed: int | None = None  # of a model that draws random numbers
+    tokenizer: Any = None  # of a model of texts
     offers: frozenset[str] = frozenset({"predictions", "gradients", "layers"})
     memory: dict[Any, Any] = field(default_factory=dict)
 
@@ -48,16 +53,41 @@ class TorchModel:
         return next(tensors, torch.empty(0))
 
     def prepare(self, x: Any) -> Items:
+        texts = as_texts(x) if self.tokenizer is not None else None
+        if texts is not None:
+            made = encode(self.tokenizer, texts)
+            return self._prepare_several(made.inputs if isinstance(made.inputs, dict) else (made.inputs,), made)
+        if isinstance(x, Mapping) or (isinstance(x, tuple) and len(x) and not is_picture(x[0])):
+            return self._prepare_several(x)
         raw = raw_items(x, self.transform is not None)
         if raw is not None:
             return self._prepare_raw(raw)
         array = as_tensor(x)
         if array.ndim < 2 or len(array) == 0:
             raise InputError(f"x has the shape {show_shape(array)}; its first axis counts the items, so a single one is x[None].")
+        if array.dtype in (torch.int64, torch.int32):
+            tokens = self._prepare_several((array,), must=False)
+            if tokens is not None:
+                return tokens
         check_finite(array, "item")
         names = tuple(map(str, x.columns)) if hasattr(x, "columns") else None
         pictures = tuple(from_values(to_numpy(item)) if array.ndim == 4 else None for item in array)
         return Items(self._place(array), pictures, (None,) * len(array), names=names)
+
+    def _prepare_several(self, x: Any, texts: Encoded | None = None, must: bool = True) -> Any:
+        """Several inputs, or one of tokens; None (or, if there must be one, an error) where there is nothing to explain."""
+        arguments = read_arguments(self.net, x, self._place)
+        readings = {} if texts is None else {next(iter(whole_inputs(arguments))): texts.readings}
+        with self.untouched(), torch.inference_mode(False), torch.no_grad(), said_clearly(arguments.described()):
+            items = items_of(self.net, arguments, readings, self._absent_ids(texts))
+        if items is None and must:
+            raise InputError(f"x holds {', '.join(arguments.values)}, none of which are numbers, or tokens that the model looks up in an embedding.")
+        return items
+
+    def _absent_ids(self, texts: Encoded | None) -> dict[str, int]:
+        """The tokens that say nothing, as the tokenizer, or else the model's configuration, names them."""
+        configured = getattr(getattr(self.net, "config", None), "pad_token_id", None)
+        return {**({} if configured is None else {"pad": configured}), **(texts.absent_ids if texts else {})}
 
     def _prepare_raw(self, raw: list[Any]) -> Items:
         if self.transform is None:
@@ -74,27 +104,21 @@ class TorchModel:
             return x.detach()
         return x.detach().to(like.device, like.dtype if x.is_floating_point() else x.dtype)
 
-    def forward(self, batch: torch.Tensor) -> Any:
+    def forward(self, batch: torch.Tensor, arguments: Arguments | None = None) -> Any:
         """One pass as the caller's grad mode has it: scores [m, k] where the model gives any, else its raw output."""
-        return self._pass(batch) if self.seed is None else self._seeded(batch, self.seed)
+        return self._pass(batch, arguments) if self.seed is None else self._seeded(batch, arguments, self.seed)
 
-    def _seeded(self, batch: torch.Tensor, seed: int) -> Any:
+    def _seeded(self, batch: torch.Tensor, arguments: Arguments | None, seed: int) -> Any:
         """Each input alone and from the same seed, so that its score depends neither on chance nor on its neighbours."""
         outs = []
         for k in range(len(batch)):
-            torch.manual_seed(seed)
-            outs.append(self._pass(batch[k : k + 1]))
+            seed_all(seed)
+            outs.append(self._pass(batch[k : k + 1], None if arguments is None else arguments.rows([k])))
         return joined(outs)
 
-    def _pass(self, batch: torch.Tensor) -> Any:
-        try:
-            out = self.net(batch)
-        except AskwhyError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {first_line(error)}") from error
+    def _pass(self, batch: torch.Tensor, arguments: Arguments | None) -> Any:
+        with said_clearly(show_shape(batch) if arguments is None else arguments.described()):
+            out = self.net(batch) if arguments is None else arguments.call(self.net, batch)
         if isinstance(out, torch.Tensor) and out.ndim == 1 and batch.ndim == 3:
             self._refuse_unbatched(batch)
         return self.scores(out)
@@ -112,22 +136,34 @@ class TorchModel:
             return probabilities(out)
         return as_column(self.select(out) if self.select else find_scores(out))
 
-    def outputs(self, items: Items, batch: torch.Tensor) -> Any:
+    def outputs(self, items: Items, batch: torch.Tensor, owners: Sequence[int] | None = None) -> Any:
         with torch.no_grad():
-            return self.forward(batch)
+            return self.forward(batch, items.beside(range(len(items)) if owners is None else owners))
 
-    def engine(self, items: Items, samples: torch.Tensor, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
+    def engine(self, items: Items, item: int, samples: torch.Tensor, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"precision={precision!r}: choose 'float32' (the model's own) or 'bfloat16' (faster, not exact).")
         exact = precision == "float32"
         if not exact and self.seed is not None:
             raise InputError(f"precision={precision!r} and a model that draws random numbers do not go together; leave precision out.")
-        if exact and (calls < WORTH_A_TWIN or self.seed is not None):
+        if exact and (calls < WORTH_A_TWIN or self.seed is not None or items.arguments is not None):
             return None, "forward"
+        if items.arguments is not None:
+            return self._rough(items, item), f"copy {precision}"
         own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
         with torch.no_grad():
             run = self._exact_twin(own, samples) if exact or own == torch.bfloat16 else self._other_twin(torch.bfloat16, samples)
         return run, "forward" if run is None else f"twin {precision}"
+
+    def _rough(self, items: Items, item: int) -> Callable[[Any], Any]:
+        """A copy in bfloat16, given what this item is beside the batch."""
+        copied: Any = self._made(torch.bfloat16, copy_in)
+
+        def run(batch: torch.Tensor) -> Any:
+            with torch.no_grad(), said_clearly(f"{show_shape(batch)} in bfloat16"):
+                return as_dtype(self.scores(items.beside([item] * len(batch)).call(copied, batch.to(torch.bfloat16))), batch)
+
+        return run
 
     def _exact_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any] | None:
         """The faster twin; None if there is none, or it does not give the model's own scores."""
@@ -141,30 +177,26 @@ class TorchModel:
                 raise
             return None  # not even the samples fit together: ask the model itself, which may be given less
 
-    def slope_engine(self, samples: torch.Tensor, calls: int, question: Any, read: Callable[[Any], Any]) -> tuple[Callable[[torch.Tensor], Any], str]:
-        """A forward pass to be differentiated, and its name: the twin's where it pays and is proved, else the model's own.
+    def slope_twin(self, samples: torch.Tensor, calls: int, question: Any, read: Callable[[Any], Any]) -> Callable[[torch.Tensor], Any] | None:
+        """A faster forward pass to be differentiated, where it pays and is proved.
 
         read(outputs) gives the scores of samples; `question` stands for it, so that asking again needs no second proof.
         """
         own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
         if calls < WORTH_A_SLOPE_TWIN or self.seed is not None or hooked(self.net):
-            return self._on_a_copy, "backward"
+            return None
         made = self._made(own, slope_twin)
         if made is None:
-            return self._on_a_copy, "backward"
+            return None
         twins, proved = self.memory.get("slopes proved", (None, []))
         if twins is not made:
             proved = []
         if question not in proved:
-            if not same_slopes(self._on_a_copy, lambda batch: self.scores(made(batch)), samples, read):
-                return self._on_a_copy, "backward"
+            if not same_slopes(lambda batch: self.forward(batch.clone()), lambda batch: self.scores(made(batch)), samples, read):
+                return None
             proved.append(question)
         self.memory["slopes proved"] = made, proved[-16:]
-        return lambda batch: self.scores(made(batch)), "twin backward"
-
-    def _on_a_copy(self, batch: torch.Tensor) -> Any:
-        """The model may write into its input, and a leaf must not be written to."""
-        return self.forward(batch.clone())
+        return lambda batch: self.scores(made(batch))
 
     def _other_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any]:
         """The twin in another dtype, or else a plain copy in it. Raises UnsupportedError where the model cannot run so."""
@@ -232,52 +264,25 @@ class TorchModel:
                 p.requires_grad_(True)
             set_random_state(self.like, state)
 
-    def _refuse_chance(self, state: list[torch.Tensor], cause: AskwhyError | None = None) -> None:
+    def _refuse_chance(self, state: list[Any], cause: AskwhyError | None = None) -> None:
         """Raise ModelError if the model has drawn random numbers since."""
-        if self.seed is None and not all(map(torch.equal, state, random_state(self.like))):
+        if self.seed is None and not same_random_state(state, random_state(self.like)):
             raise ModelError(
-                "the model draws random numbers in its forward pass (dropout with training=True, torch.rand, ...), so it has no one score to explain; askwhy.wrap(net, seed=0) runs every pass from the same seed."
+                "the model draws random numbers in its forward pass (dropout with training=True, torch.rand, np.random, random, ...), so it has no one score to explain; askwhy.wrap(net, seed=0) runs every pass from the same seed."
             ) from cause
 
 
-def all_modules(net: torch.nn.Module) -> set[torch.nn.Module]:
-    """`net.modules()`, which costs as much as a small method, in a quarter of the time."""
-    found: set[torch.nn.Module] = set()
-    rest: list[torch.nn.Module | None] = [net]
-    while rest:
-        module = rest.pop()
-        if module is not None and module not in found:
-            found.add(module)
-            rest += module._modules.values()
-    return found
-
-
-def attributes(net: torch.nn.Module) -> tuple[Any, ...]:
-    """The modules and their switches and numbers, any of which a forward pass may read."""
-    return tuple((id(m), *(v for v in vars(m).values() if isinstance(v, (bool, int, float, str)))) for m in net.modules())
-
-
-def hooked(net: torch.nn.Module) -> bool:
-    """Whether anybody listens to, or changes, what passes through the modules."""
-    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in all_modules(net))
-
-
-def random_state(like: torch.Tensor) -> list[torch.Tensor]:
-    """Of torch's generators that a pass of the model may draw from."""
-    states = [torch.random.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(like.device)] if like.is_cuda else states
-
-
-def set_random_state(like: torch.Tensor, states: list[torch.Tensor]) -> None:
-    torch.random.set_rng_state(states[0])
-    if like.is_cuda:
-        torch.cuda.set_rng_state(states[1], like.device)
-
-
-def fingerprint(tensors: list[torch.Tensor]) -> tuple[float, ...]:
-    """One number a tensor that changes when a value changes or moves, as quick as a sum."""
-    ramp = torch.linspace(1, 2, max((t.numel() for t in tensors), default=0))
-    return tuple(float(torch.dot(t.detach().flatten().float(), ramp[: t.numel()].to(t.device))) for t in tensors)
+@contextmanager
+def said_clearly(shape: str) -> Iterator[None]:
+    """What a model raises inside the block, as one ModelError."""
+    try:
+        yield
+    except AskwhyError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"the model failed on an input of shape {shape}: {first_line(error)}") from error
 
 
 def same_scores(wanted: Any, run: Callable[[Any], Any], samples: torch.Tensor) -> bool:

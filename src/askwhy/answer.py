@@ -1,0 +1,77 @@
+"""From the numbers that a method found to the Explanation that it returns."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from askwhy.components import Components
+from askwhy.explanation import Explanation, in_words
+from askwhy.models.arguments import Part
+from askwhy.reading import Shown
+from askwhy.score import Score
+
+
+def answer(
+    score: Score,
+    values: np.ndarray,
+    *,
+    components: list[Components] | None = None,
+    params: Mapping[str, Any] | None = None,
+    **found: Any,
+) -> Explanation:
+    """An Explanation of the question `score` with these values; the registry adds the method's name and parameters."""
+    items, inputs = score.items, score.items.arguments
+    if inputs is not None and values.shape[1:] == tuple(items.batch.shape[1:]):
+        values = items.shown(values)
+    named = None if components is None else tuple(tuple(c.names) for c in components)
+    if named is None and items.names and values.ndim == 2:
+        named = (items.names,) * len(values)
+    painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
+    why = Explanation(
+        values=values,
+        params=params or {},
+        target=tuple(map(score.name, score.targets)),
+        versus=None if score.versus is None else tuple(map(score.name, score.versus)),
+        prediction=score.prediction.copy(),
+        components=named,
+        regions=np.stack([c.labels for c in components]) if painted and components else None,  # type: ignore[misc]
+        pictures=items.pictures,
+        frames=tuple(None if f is None else (*f.box, *map(float, f.size)) for f in items.frames),
+        model_calls=score.calls,
+        seconds=time.perf_counter() - score.started,
+        versions=versions(),
+        **found,
+    )
+    return why if inputs is None else of_inputs(why, inputs.parts)
+
+
+def of_inputs(why: Explanation, parts: Sequence[Part]) -> Explanation:
+    """The same with the names, words and pictures of what the model was given."""
+    if len(parts) == 1:
+        return in_words(why, parts[0].readings) if parts[0].readings else why
+    if why.values.shape[1:] != (sum(int(np.prod(part.places)) for part in parts),):  # a map of the one input that is a picture
+        return replace(why, pictures=next(part.pictures for part in parts if part.pictures))
+    return replace(why, inputs=tuple(Shown(part.name, part.places, tuple(part.readings or ()), part.pictures) for part in parts))
+
+
+def versions() -> dict[str, str]:
+    """askwhy, Python, and those of the libraries in use that can change a number."""
+    from askwhy._version import __version__
+
+    used: dict[str, str] = {name: str(sys.modules[name].__version__) for name in ("numpy", "torch", "sklearn", "skimage") if name in sys.modules}
+    return {"askwhy": __version__, "python": platform.python_version(), **used}
+
+
+def pad(rows: list[np.ndarray], value: float = 0.0) -> np.ndarray:
+    """[n, d] from rows of different length; a picture with fewer components than another is filled up, which why[i] cuts off."""
+    out = np.full((len(rows), max(map(len, rows))), value)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = values
+    return out
