@@ -439,7 +439,7 @@ def test_a_transformer_layer_predicts_by_its_fast_path_and_is_explained_by_its_s
     calls, fast = [], torch._transformer_encoder_layer_fwd
     monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *args: calls.append(1) or fast(*args))
     layer, by_hand = (Transformer("encoder", "relu", False, True, hand).double().eval() for hand in (False, True))
-    why, wanted = (aw.deep_lift(net, WORDS, 1, baseline=0.1) for net in (layer, by_hand))
+    why, wanted = (aw.integrated_gradients(net, WORDS, 1, baseline=0.1, steps=8) for net in (layer, by_hand))
     assert calls  # so the model has another way where nothing is differentiated
     np.testing.assert_allclose(why.prediction, wanted.prediction, rtol=1e-12)
     np.testing.assert_allclose(why.values, wanted.values, rtol=1e-9, atol=1e-12)

@@ -55,7 +55,7 @@ def absent(baseline: Any, items: Items, i: int, components: Components, seed: in
 
 def absent_inputs(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.ndarray, str]:
     """The same for tokens, or for several inputs, each with a baseline of its own in a dict or tuple."""
-    from askwhy.components import pixels
+    from askwhy.components import undivided
     from askwhy.models.inputs import alone, without_tokens
 
     parts = items.arguments.parts
@@ -65,7 +65,7 @@ def absent_inputs(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.nd
             found.append(without_tokens(items, part, i, choice))
         else:
             own = alone(items, part, i)
-            rows, name = absent(choice, own, 0, pixels().make(own, 0), seed)
+            rows, name = absent(choice, own, 0, undivided(own), seed)
             found.append((rows, name))
     if len(parts) == 1:
         return found[0]

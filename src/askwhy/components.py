@@ -172,6 +172,12 @@ def from_labels(labels: np.ndarray, items: Items) -> Components:
     return Components(names, numbered, channel_axis=axis)
 
 
+def undivided(items: Items) -> Components:
+    """An item as one component."""
+    grid, axis = grid_of(items)
+    return Components(("all",), np.zeros(grid, int), channel_axis=axis)
+
+
 def grid_of(items: Items) -> tuple[tuple[int, ...], int | None]:
     """The positions of an item without its channel axis, and where that axis is."""
     shape = tuple(items.batch.shape[1:])

@@ -13,7 +13,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import answer
-from askwhy.components import absent, pixels
+from askwhy.components import absent, undivided
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
@@ -56,23 +56,21 @@ def deep_lift(
         raise InputError(f"rule={rule!r}: choose 'rescale' or 'reveal-cancel'.")
     score = ask(model, x, target, versus)
     wrapped = need_torch(score)
-    score.predict()
     rows, names = references(score, baseline if background is None else background, seed)
     owners = np.repeat(np.arange(len(score)), [len(r) for r in rows])
     stacked = torch.as_tensor(np.concatenate(rows)).to(score.items.batch)
     values = np.zeros(tuple(score.items.batch.shape))
     without: Counter[str] = Counter()
     rescaled: list[int] = []
+    if len(owners) > len(score):  # else the pass that is compared says as much
+        score.predict()
 
     def work(start: int, stop: int) -> np.ndarray:
         own, before = owners[start:stop], stacked[start:stop]
         leaf = score.items.batch[own].clone().requires_grad_()
-
-        def ask_both(batch: torch.Tensor) -> torch.Tensor:
-            return score.read(score.forward(batch, own.tolist()), own.tolist())
-
-        with compared(wrapped.net, ask_both, before, rule) as state:
-            scores = ask_both(leaf.clone())
+        with compared(wrapped.net, lambda batch: score.forward(batch, own.tolist()), before, rule) as state:
+            outputs = score.forward(leaf.clone(), own.tolist())
+            scores = score.read(outputs, own.tolist()) if len(owners) > len(score) else score.settle(outputs, range(start, stop))
             check_graph(scores, state.record, rectifiers=False)
             (found,) = differentiate(scores, [leaf])
         if found is None:
@@ -81,7 +79,7 @@ def deep_lift(
         rescaled.append(state.rescaled)
         without.update(name for name in (*state.record.plain, *state.record.compared) if name not in KNOWN)
         np.add.at(values, own, ((leaf.detach() - before) * found).double().cpu().numpy())
-        return as_floats(state.scores)
+        return as_floats(score.read(state.outputs, own.tolist()))
 
     with wrapped.untouched(), grad_mode(), progress_of(progress, "deep_lift") as tick:
         at_rows = in_chunks(len(owners), work, batch_size_for(score, batch_size, "deep lift"), tick)
@@ -96,7 +94,7 @@ def deep_lift(
 
 def references(score: Score, baseline: Any, seed: int) -> tuple[list[np.ndarray], set[str]]:
     """The reference rows [k, *item] of each item, and their names."""
-    found = [absent(baseline, score.items, i, pixels().make(score.items, i), seed) for i in range(len(score))]
+    found = [absent(baseline, score.items, i, undivided(score.items), seed) for i in range(len(score))]
     return [rows for rows, _ in found], {name for _, name in found}
 
 
@@ -114,11 +112,11 @@ def rise_over_growth(rise: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def compared(net: torch.nn.Module, ask_both: Callable[[torch.Tensor], Any], baseline: torch.Tensor, rule: str) -> Iterator[Compared]:
+def compared(net: torch.nn.Module, run: Callable[[torch.Tensor], Any], baseline: torch.Tensor, rule: str) -> Iterator[Compared]:
     """Ask about the reference; then, inside the block, gradients are multipliers."""
     state = Compared(rule)
     with rules(net, table(state), WRITTEN_IN_FULL, record=state.record, strict=False):
-        state.scores = ask_both(baseline.clone().requires_grad_().clone())  # the rules look at what depends on the input
+        state.outputs = run(baseline.clone().requires_grad_().clone())  # the rules look at what depends on the input
         state.noting = False
         yield state
 
@@ -135,7 +133,7 @@ class Compared:
     noted: deque[tuple[str, tuple[Kept, ...]]] = field(default_factory=deque)
     noting: bool = True
     rescaled: int = 0  # activations that no linear layer feeds, or that another rule was not asked for
-    scores: Any = None  # what the model gave for the reference
+    outputs: Any = None  # what the model gave for the reference
 
     def reference(self, key: str, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The values of the same operation in the reference's pass."""
@@ -194,21 +192,25 @@ def elementwise(state: Compared, op: Any, *args: Any, **kwargs: Any) -> Any:
         def back(g: torch.Tensor) -> torch.Tensor:
             x, y = held.get(), result.get()
             change = x - x0
-            near = change.abs() < NEAR
-            slope = (y - y0) / torch.where(near, 1.0, change)
-            return g * (torch.where(near, derivative(op, x, args, kwargs), slope) if near.any() else slope)
+            slope = (y - y0).div_(change)
+            near = (change.abs_() < NEAR).flatten().nonzero().squeeze(1)
+            if len(near):
+                slope = slope.contiguous()
+                slope.view(-1)[near] = derivative(op, x, args, kwargs, near)
+            return slope.mul_(g)
 
         return back
 
     return relay(state.record, op, args, kwargs, pull)
 
 
-def derivative(op: Any, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """f'(x) of an elementwise operation."""
+def derivative(op: Any, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], at: torch.Tensor | None = None) -> torch.Tensor:
+    """f'(x) of an elementwise operation, everywhere or at some places of x laid out in one row."""
+    by_channel = any(isinstance(a, torch.Tensor) for a in (*args[1:], *kwargs.values()))  # which the places alone would not tell
     with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
+        leaf = (x.flatten()[at] if at is not None and not by_channel else x).detach().requires_grad_()
         (found,) = torch.autograd.grad(op(leaf.clone(), *args[1:], **kwargs).sum(), leaf)
-    return found
+    return found.flatten()[at] if at is not None and by_channel else found
 
 
 def maximum(state: Compared, op: Any, *args: Any, **kwargs: Any) -> Any:

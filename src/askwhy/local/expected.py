@@ -10,7 +10,7 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy.absence import absent
 from askwhy.answer import answer
-from askwhy.components import Components, grid_of
+from askwhy.components import undivided
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
@@ -71,8 +71,7 @@ def rows_of(background: Any, score: Score) -> torch.Tensor:
         raise InputError(
             f"background={background!r}: give rows [k, {', '.join(map(str, batch.shape[1:]))}] of typical inputs, say 100 of the training data."
         )
-    grid, axis = grid_of(score.items)
-    rows, _ = absent(background, score.items, 0, Components(("all",), np.zeros(grid, int), channel_axis=axis))
+    rows, _ = absent(background, score.items, 0, undivided(score.items))
     return torch.as_tensor(np.ascontiguousarray(rows)).to(batch.device, batch.dtype)
 
 

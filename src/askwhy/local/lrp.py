@@ -138,7 +138,8 @@ def elementwise(state: Flow, op: Any, *args: Any, **kwargs: Any) -> Any:
             at_zero = op(x.new_zeros((1,) * x.ndim), *args[1:], **kwargs)
             if at_zero.any():
                 state.bias = state.bias + state.by_item(g * at_zero)
-            return g * torch.where(x == 0, 0.0, (y - at_zero) / torch.where(x == 0, 1.0, x))
+                y = y - at_zero
+            return (y / x).masked_fill_(x == 0, 0.0).mul_(g)
 
         return back
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from askwhy._lazy import lazy
 from askwhy.errors import UnsupportedError
 from askwhy.local.lrp_input import note_origin, origin_of
-from askwhy.local.lrp_rules import Choice, Part, Plan, Share, plus, same
+from askwhy.local.lrp_rules import Choice, Part, Plan, Share, minus, plus, same
 from askwhy.local.propagate import Linear, folded, linear_of, put, tensors
 from askwhy.rules import Kept, Record, key_of, note, noted, relay, writes
 
@@ -32,6 +32,12 @@ class Flow:
     mixed: bool = False
     n: int = 0
     layers: list[str] = field(default_factory=list)  # the names of the modules that are running
+
+    def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """[n]: by_item(a b)"""
+        if a.shape == b.shape and a.ndim > 1 and a.shape[0] == self.n:
+            return torch.linalg.vecdot(a.flatten(1), b.flatten(1).to(a.dtype))
+        return self.by_item(a * b)
 
     def by_item(self, t: torch.Tensor) -> torch.Tensor:
         """[n]: the sum over everything but the items."""
@@ -227,18 +233,19 @@ def divide(state: Flow, layer: Linear, chosen: Choice, given: torch.Tensor) -> C
     def pull(held: Kept, result: Kept) -> Callable[[torch.Tensor], torch.Tensor]:
         def back(g: torch.Tensor) -> torch.Tensor:
             x, out = held.get().to(layer.weight.dtype), result.get()  # they differ under autocast
-            found = torch.zeros_like(x)
+            found: torch.Tensor | None = None
             for share in chosen.divide(layer.weight, layer.bias, origin.bounds(state.box) if origin and chosen.name == "box" else None):
                 here = origin if share.at_input else None
-                share = here.on_the_input(share) if here else share
+                share = here.on_the_input(share) if here else felt(share, x)
                 s = per_contribution(state, layer, share, chosen.stabilizer, x, out, g * out)
                 for part, weight in share.terms:
                     down = layer.transposed(x, weight, s)
                     if here:
                         state.emitted = state.emitted + here.relevance_of_input(part(x) * down)
                     else:
-                        found += down * sign_mask(part, x)
-            return found.to(g.dtype)
+                        down = down if part is same else down * sign_mask(part, x)
+                        found = down if found is None else found.add_(down)
+            return x.new_zeros(x.shape, dtype=g.dtype) if found is None else found.to(g.dtype)
 
         return back
 
@@ -249,14 +256,32 @@ def per_contribution(
     state: Flow, layer: Linear, share: Share, stabilizer: float, x: torch.Tensor, out: torch.Tensor, relevance: torch.Tensor
 ) -> torch.Tensor:
     """Relevance over the sum of the contributions; notes what the bias and the stabilizer take."""
-    r = relevance * share.weight if share.when is None else torch.where(share.when(out), relevance * share.weight, 0.0)
-    bias = None if share.bias is None else layer.spread(share.bias)
-    z = out if share.whole else sum((layer(part(x), weight) for part, weight in share.terms), torch.zeros_like(out)) + (0.0 if bias is None else bias)
-    s = r.to(x.dtype) / (z + torch.where(z >= 0, 1.0, -1.0).to(x.dtype) * stabilizer)
-    state.stabilizer = state.stabilizer + state.by_item(r - s * z)
-    if bias is not None:
-        state.bias = state.bias + state.by_item(s * bias)
+    r = relevance if share.weight == 1 else relevance * share.weight
+    r = r if share.when is None else torch.where(share.when(out), r, 0.0)
+    z = out if share.whole else sum_of(layer, share, x)
+    more = torch.copysign(torch.tensor(stabilizer, dtype=x.dtype, device=x.device), z)
+    s = r.to(x.dtype) / (z + more)
+    state.stabilizer = state.stabilizer + state.product(s, more)
+    if share.bias is not None:
+        at_once = layer.channel == 1 and s.ndim == layer.weight.ndim  # the places of a channel have one bias
+        state.bias = state.bias + (state.product(s.flatten(2).sum(2), share.bias) if at_once else state.product(s, layer.spread(share.bias)))
     return s
+
+
+def felt(share: Share, x: torch.Tensor) -> Share:
+    """Without the parts of x that are zero everywhere: after a rectifier nothing is negative."""
+    if len(share.terms) < 2:
+        return share
+    low, high = x.aminmax()
+    left = [(part, weight) for part, weight in share.terms if not ((part is minus and low >= 0) or (part is plus and high <= 0))]
+    return replace(share, terms=tuple(left or share.terms[:1]))
+
+
+def sum_of(layer: Linear, share: Share, x: torch.Tensor) -> torch.Tensor:
+    """The contributions, and the bias."""
+    first, *others = (layer(part(x), weight) for part, weight in share.terms)
+    z = sum(others, first)
+    return z if share.bias is None else z + layer.spread(share.bias)
 
 
 def sign_mask(part: Part, x: torch.Tensor) -> Any:

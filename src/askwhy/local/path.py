@@ -12,7 +12,7 @@ from askwhy._lazy import lazy
 from askwhy._memory import resident
 from askwhy.absence import absent
 from askwhy.answer import answer
-from askwhy.components import Components, grid_of
+from askwhy.components import undivided
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
@@ -171,16 +171,11 @@ def starts(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.ndarray, 
     if isinstance(baseline, several) and baseline and (isinstance(baseline[0], (str, dict, tuple)) or np.ndim(baseline[0])):
         found = [starts(one, items, i, seed) for one in baseline]
         return np.concatenate([rows for rows, _ in found]), ", ".join(name for _, name in found)
-    if by_input or items.kind == "text":
-        return absent(baseline, items, i, Components(()), seed)
-    if isinstance(baseline, str) and baseline != "zero" and items.kind != "image":
+    if isinstance(baseline, str) and baseline != "zero" and items.kind not in ("image", "text", "several"):
         raise InputError(
             f"baseline={baseline!r} means nothing for an input of shape {list(items.batch.shape[1:])}; say what absent is: 'zero', a number, an item's values, or several rows."
         )
-    grid, axis = grid_of(items)
-    whole = Components(("all",), np.zeros(grid, int), channel_axis=axis)
-    rows, name = absent(baseline, items, i, whole, seed)
-    return rows, name
+    return absent(baseline, items, i, undivided(items), seed)
 
 
 # ---- the integral -------------------------------------------------------------------------------------------------
