@@ -60,7 +60,11 @@ def test_input_x_gradient_is_the_product_and_captums():
 def test_the_forms_of_smoothing_are_those_of_all_answers_at_once(form, explain):
     net, x = small_net(3, dtype=torch.float64), torch.rand(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     why = aw.smooth(explain, 20, 0.2, form, seed=7)(net, x, 1)
-    noise = np.random.default_rng([7, 0]).standard_normal((20, 3, 16, 16)) * float(x.max() - x.min()) * 0.2
+    noise = (
+        np.stack([np.random.default_rng([7, 0, k]).standard_normal((3, 16, 16), np.float32) for k in range(20)]).astype(np.float64)
+        * float(x.max() - x.min())
+        * 0.2
+    )
     maps = np.array([explain(net, x + torch.as_tensor(e)[None], 1).values[0] for e in noise])
     np.testing.assert_allclose(why.values[0], oracle.smoothed(maps, form), atol=1e-12)
     slow = aw.smooth(lambda *a, **k: explain(*a, **k), 20, 0.2, form, seed=7)(net, x, 1)  # one that is not known to be a gradient

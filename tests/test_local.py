@@ -55,7 +55,11 @@ def test_the_columns_of_a_table_name_the_values(tmp_path):
 
 def test_smooth_is_the_mean_over_noisy_copies_with_its_standard_error(double, item):
     why = aw.smooth(aw.gradient, samples=20, sigma=0.2, seed=7)(double, item, 1)
-    noise = np.random.default_rng([7, 0]).standard_normal((20, 3, 16, 16)) * float(item.max() - item.min()) * 0.2
+    noise = (
+        np.stack([np.random.default_rng([7, 0, k]).standard_normal((3, 16, 16), np.float32) for k in range(20)]).astype(np.float64)
+        * float(item.max() - item.min())
+        * 0.2
+    )
     explain = lambda x: aw.gradient(double, torch.as_tensor(x)[None], 1).values[0]  # noqa: E731
     mean, error = oracle.smooth(explain, item[0].numpy(), noise)
     np.testing.assert_allclose(why.values[0], mean, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,8 @@ def saliency(
     Simonyan et al. 2014. Raises UnsupportedError like `gradient`. Example: `askwhy.saliency(net, x).plot()`.
     """
     score = ask(model, x, target, versus)
-    return answer(score, strongest(score.items, gradients(score, batch_size=batch_size, progress=progress)))
+    found = torch.from_numpy(gradients(score, batch_size=batch_size, progress=progress))
+    return answer(score, strongest(score.items, found))
 
 
 @method(
@@ -140,7 +142,7 @@ def smooth(
         found = []
         with progress_of(progress, name) as tick:
             for i, count in enumerate(over_items(tick, len(score))):
-                noise = Noise(score.items.batch[i : i + 1], samples, spread_of(score.items, i) * sigma, np.random.default_rng([seed, i]))
+                noise = Noise(score.items.batch[i : i + 1], samples, spread_of(score.items, i) * sigma, (seed, i))
                 moments = Moments(form)
                 direct = explain in READERS and options.keys() <= {"batch_size"}
                 if not direct and score.items.kind in ("text", "several"):
@@ -158,25 +160,25 @@ def smooth(
 
 
 class Noise:
-    """Copies of x [1, ...] with Gaussian noise, made when they are asked for, in order; spread: its standard deviation."""
+    """Copies of x [1, ...] with Gaussian noise, each from a seed of its own; spread: its standard deviation.
 
-    def __init__(self, x: Any, samples: int, spread: Any, rng: np.random.Generator) -> None:
+    In float32 for every model, so that a seed means one thing; in threads, since drawing takes as long as a layer.
+    """
+
+    def __init__(self, x: Any, samples: int, spread: Any, seed: tuple[int, int]) -> None:
         if to_numpy(x).dtype.kind != "f":
             raise UnsupportedError("smooth adds noise to numbers, but this input is made of integers.")
-        self.x, self.samples, self.rng = x, samples, rng
-        self.spread = spread
-        self._first, self._made = (
-            0,
-            np.empty((0, *x.shape[1:])),
-        )  # in float64 for every model, so that a seed means one thing; the noise of copies from `first` on
+        self.x, self.samples, self.spread, self.seed = x, samples, spread, seed
 
     def __call__(self, start: int, stop: int) -> Any:
-        """The copies start to stop; what lies before `start` is not asked for again."""
-        kept = self._made[start - self._first :]
-        new = self.rng.standard_normal((max(stop - start - len(kept), 0), *self.x.shape[1:]))
-        self._first, self._made = start, np.concatenate([kept, new]) if len(kept) else new
-        e = self._made[: stop - start] * self.spread
-        return self.x + (torch.as_tensor(e).to(self.x.device, self.x.dtype) if hasattr(self.x, "detach") else e.astype(self.x.dtype))
+        """The copies start to stop."""
+        e = np.empty((stop - start, *self.x.shape[1:]), np.float32)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda k: np.random.default_rng([*self.seed, start + k]).standard_normal(out=e[k], dtype=np.float32), range(len(e))))
+        if not hasattr(self.x, "detach"):
+            return self.x + (e * self.spread).astype(self.x.dtype)
+        spread = torch.as_tensor(self.spread).to(self.x.device, self.x.dtype)
+        return torch.addcmul(self.x, torch.as_tensor(e).to(self.x.device, self.x.dtype), spread)
 
 
 def spread_of(items: Items, i: int) -> Any:
@@ -256,7 +258,7 @@ def by_slopes(
         return shown[0]
 
     def use(chunk: slice, found: torch.Tensor) -> None:
-        moments.add(read(score.items, to_numpy(shown[0]), to_numpy(found)))
+        moments.add(read(score.items, shown[0].detach(), found))
 
     own = score.items.batch[i : i + 1]
     samples = torch.cat([own * (1 - k / 32) for k in range(16)])
@@ -276,13 +278,13 @@ def in_form(unit: str, form: str) -> str:
     return unit if form == "mean" else f"({unit}) squared"
 
 
-def strongest(items: Items, grads: np.ndarray) -> np.ndarray:
+def strongest(items: Items, grads: torch.Tensor) -> np.ndarray:
     """[n, c, h, w] -> [n, h, w]: the largest magnitude over the channels; of tokens the length of each gradient."""
     if items.kind in ("text", "several"):
-        return items.shown(np.abs(grads), "length")
+        return items.shown(to_numpy(grads.abs()), "length")
     if grads.ndim != 4:
         raise InputError(f"saliency needs pictures [n, c, h, w], but x is {list(grads.shape)}; use gradient.")
-    return np.abs(grads).max(1 if grads.shape[1] in (1, 3, 4) or grads.shape[3] not in (1, 3, 4) else 3)
+    return to_numpy(grads.abs().amax(1 if grads.shape[1] in (1, 3, 4) or grads.shape[3] not in (1, 3, 4) else 3))
 
 
 def gradients(
@@ -313,8 +315,8 @@ def gradients(
         return in_chunks(len(score), work, batch_size_for(score, batch_size, "backward"), tick)
 
 
-READERS: dict[Any, tuple[Callable[[Items, np.ndarray, np.ndarray], np.ndarray], str]] = {
-    gradient: (lambda items, x, slope: slope, SLOPE),
+READERS: dict[Any, tuple[Callable[[Items, torch.Tensor, torch.Tensor], np.ndarray], str]] = {
+    gradient: (lambda items, x, slope: to_numpy(slope), SLOPE),
     saliency: (lambda items, x, slope: strongest(items, slope), SLOPE),
-    input_x_gradient: (lambda items, x, slope: items.shown(x * slope), SCORE),
+    input_x_gradient: (lambda items, x, slope: items.shown(to_numpy(x * slope)), SCORE),
 }  # (the items, copies, their gradients) -> what the explainer answers
