@@ -4,7 +4,8 @@
 
 "floor" is as many raw forward and backward passes with the same engine at its best batch size, its weights frozen, in
 memory that stays; "ordinary floor" is that with the model as it is. captum runs with its defaults (all steps in one
-batch) and at the best of several batch sizes. Every round runs all contestants one after the other; ratios are taken
+batch) and at the best of several batch sizes, in this process and in one of its own, where it finds the memory as its users
+do. Every round runs all contestants one after the other; ratios are taken
 within a round, and their median is printed.
 """
 
@@ -15,9 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import captum.attr
+import captum
 import torch
-from vision import best_batch, compare, subject
+from vision import PEERS, Apart, best_batch, compare, subject
 
 import askwhy as aw
 from askwhy._memory import resident
@@ -52,12 +53,12 @@ def engine_of(model: TorchModel, x: torch.Tensor) -> Callable[[torch.Tensor], An
     return run
 
 
-def best_of(run: Callable[[int], Any]) -> Callable[[], Any]:
-    """captum at its best batch size."""
-    from vision import seconds
-
-    times = {size: min(seconds(partial(run, size)) for _ in range(2)) for size in (1, 2, 4, 8, 16)}
-    return partial(run, min(times, key=lambda size: times[size]))
+def peers(name: str, model: TorchModel, photo: Any) -> dict[str, Callable[[], Any]]:
+    """captum in this process, and in one of its own, as its users run it."""
+    found: dict[str, Callable[[], Any]] = {}
+    for title, kind in (("captum", name), ("captum, best batch", f"{name}, best batch")):
+        found |= {f"{title}, own process": Apart(kind), f"{title}, this process": PEERS[kind](model, photo)}
+    return found
 
 
 def main() -> None:
@@ -68,24 +69,21 @@ def main() -> None:
     wanted = options.only.split(",")
     model, photo = subject()
     x = model.prepare(photo).batch
-    net, baseline = model.net, torch.zeros_like(x)
     print(f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, askwhy {aw.__version__}")
 
     frozen = aw.zoo.load("efficientnet-lite0").net.requires_grad_(False)
     floors = {"floor": floor(engine_of(model, x), x), "ordinary floor": floor(frozen, x)}
-    if "integrated_gradients" in wanted:
-        peer = captum.attr.IntegratedGradients(net)
-        ask = partial(peer.attribute, x, baseline, target=TARGET, n_steps=STEPS)
-        task = {"askwhy": lambda: aw.integrated_gradients(model, x, TARGET, baseline="zero", steps=STEPS), **floors}
-        peers = {"captum": ask, "captum, best batch": best_of(lambda size: ask(internal_batch_size=size))}
-        compare(f"integrated gradients, {STEPS} steps", {**task, **peers}, options.rounds)
-    if "smooth_grad" in wanted:
-        noisy = captum.attr.NoiseTunnel(captum.attr.Saliency(net))
-        leaf, spread = x.clone().requires_grad_(), SIGMA * float(x.max() - x.min())
-        smooth = partial(noisy.attribute, leaf, nt_type="smoothgrad", nt_samples=STEPS, stdevs=spread, target=TARGET)
-        task = {"askwhy": lambda: aw.smooth_grad(model, x, TARGET, samples=STEPS, sigma=SIGMA), **floors}
-        peers = {"captum": smooth, "captum, best batch": best_of(lambda size: smooth(nt_samples_batch_size=size))}
-        compare(f"SmoothGrad, {STEPS} samples", {**task, **peers}, options.rounds)
+    tasks = {
+        "integrated_gradients": ("path", lambda: aw.integrated_gradients(model, x, TARGET, baseline="zero", steps=STEPS)),
+        "smooth_grad": ("smooth", lambda: aw.smooth_grad(model, x, TARGET, samples=STEPS, sigma=SIGMA)),
+    }
+    for name, (kind, ours) in tasks.items():
+        if name in wanted:
+            others = peers(kind, model, photo)
+            compare(f"{name}, {STEPS} gradients", {"askwhy": ours, **floors, **others}, options.rounds)
+            for other in others.values():
+                if isinstance(other, Apart):
+                    other.process.kill()
     if "auto" in wanted:
         for name in ("grey", "blur"):
             why = aw.integrated_gradients(model, photo, TARGET, baseline=name)

@@ -108,7 +108,36 @@ def run_occlusion(model: TorchModel, photo: Any) -> Callable[[], Any]:
     return partial(captum.attr.Occlusion(ordinary(model)).attribute, model.prepare(photo).batch, target=282, **windows)
 
 
-PEERS = {"lime": run_lime, "occlusion": run_occlusion}
+def run_path(model: TorchModel, photo: Any, best: bool = False) -> Callable[[], Any]:
+    """captum's integrated gradients with 50 steps, all in one batch or in the best one."""
+    x = model.prepare(photo).batch
+    ask = partial(captum.attr.IntegratedGradients(model.net).attribute, x, torch.zeros_like(x), target=282, n_steps=50)
+    return best_of(lambda size: ask(internal_batch_size=size)) if best else ask
+
+
+def run_smooth(model: TorchModel, photo: Any, best: bool = False) -> Callable[[], Any]:
+    """captum's SmoothGrad with 50 samples, all in one batch or in the best one."""
+    noisy = captum.attr.NoiseTunnel(captum.attr.Saliency(model.net))
+    x = model.prepare(photo).batch.clone().requires_grad_()
+    spread = 0.15 * float(x.max() - x.min())
+    ask = partial(noisy.attribute, x, nt_type="smoothgrad", nt_samples=50, stdevs=spread, target=282)
+    return best_of(lambda size: ask(nt_samples_batch_size=size)) if best else ask
+
+
+def best_of(run: Callable[[int], Any]) -> Callable[[], Any]:
+    """A peer at its best batch size."""
+    times = {size: min(seconds(partial(run, size)) for _ in range(2)) for size in (1, 2, 4, 8, 16)}
+    return partial(run, min(times, key=lambda size: times[size]))
+
+
+PEERS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "lime": run_lime,
+    "occlusion": run_occlusion,
+    "path": run_path,
+    "path, best batch": partial(run_path, best=True),
+    "smooth": run_smooth,
+    "smooth, best batch": partial(run_smooth, best=True),
+}
 
 
 def ordinary(model: TorchModel) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -83,6 +83,7 @@ def test_arrows_point_down_only():
         "tap": 1,
         "targets": 1,
         "rules": 1,
+        "operations": 1,
         "written": 1,
         "reading": 1,
         "saved": 1,

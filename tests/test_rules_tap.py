@@ -10,7 +10,8 @@ from conftest import small_net
 from torch import nn
 
 from askwhy.errors import LayerError, UnsupportedError
-from askwhy.rules import check_graph, key_of, needs_grad, on_gradient, rules
+from askwhy.operations import key_of
+from askwhy.rules import check_graph, needs_grad, on_gradient, rules
 from askwhy.tap import find_layer, once, tap
 
 

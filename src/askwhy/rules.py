@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
 from askwhy.errors import UnsupportedError
+from askwhy.operations import by_position, key_of, writes
 
 if TYPE_CHECKING:
     import torch
@@ -22,21 +22,6 @@ else:
 
 Rule = Callable[..., Any]  # (op, *args, **kwargs) -> what the op returns, or NotImplemented where this call is not meant
 Written = Callable[..., Any]  # (*args, **kwargs) -> the same result in simpler operations, which meet the rules in turn
-
-
-# other names of the same arithmetic; "rsub" and "rdiv" are b - a and b / a
-SPELLINGS = {
-    "mm": "matmul", "bmm": "matmul", "linalg_vector_norm": "vector_norm", "linalg_norm": "norm",
-    "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "rtruediv": "rdiv", "negative": "neg",
-}  # fmt: skip
-
-
-def key_of(op: Any) -> str:
-    """One name for every spelling: F.relu, torch.relu_, Tensor.relu and nn.ReLU are all "relu"; 2 / x is "rdiv"."""
-    name = getattr(op, "__name__", "?").split(".")[0].strip("_")
-    if name in ("batch_norm", "instance_norm") and not inspect.isfunction(op):
-        return f"torch_{name}"  # takes its arguments in another order than the one in torch.nn.functional
-    return SPELLINGS.get(name, name)
 
 
 # the autograd nodes that a rectifier leaves behind; one that the mode did not see means that the rule was bypassed
@@ -169,13 +154,6 @@ def _mode(table: Mapping[str, Rule], record: Record, written: Mapping[str, Writt
     return Mode()
 
 
-def by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """torch.relu(input=x) as torch.relu(x)"""
-    if args or not isinstance(kwargs.get("input"), torch.Tensor):
-        return args, kwargs
-    return (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-
-
 def note_call(record: Record, name: str, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Note an operation before it runs; whether it writes into its first argument."""
     record.operations[name] += 1
@@ -213,30 +191,6 @@ def ruled(record: Record, name: str, rule: Rule, op: Any, args: tuple[Any, ...],
         if meant:
             record.ruled[name] += 1
     return out
-
-
-def writes(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether this call writes into its first argument."""
-    name = getattr(op, "__name__", "")
-    if not args or not isinstance(args[0], torch.Tensor):
-        return False
-    if name.endswith("_") and not name.endswith("__"):
-        return True
-    if name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in ("__invert__", "__index__", "__int__")):
-        return True
-    own = getattr(op, "__closure__", None)  # a step of ours, which no cache may hold: it holds activations
-    at = None if own else place_of_inplace(op)
-    return bool(kwargs.get("inplace")) or (at is not None and len(args) > at and bool(args[at]))
-
-
-@functools.lru_cache(maxsize=512)
-def place_of_inplace(op: Any) -> int | None:
-    """Where a function like F.hardtanh takes its argument `inplace`."""
-    try:
-        names = list(inspect.signature(op).parameters)
-    except (ValueError, TypeError):  # most operations are built in, and say it in their name
-        return None
-    return names.index("inplace") if "inplace" in names else None
 
 
 def is_number(out: Any) -> bool:
@@ -298,17 +252,23 @@ def relay(record: Record, op: Any, args: tuple[Any, ...], kwargs: Mapping[str, A
 
     x and out come as `Kept`; x is the first argument, in its value before an in-place operation.
     """
-    x, writing = args[0], writes(op, args, kwargs)
-    before = x.detach().clone() if writing else x.detach()
-    held = Kept(before, None) if writing else record.keep(x)
+    x, writing, way = args[0], writes(op, args, kwargs), Way()
+    held = Kept(x.detach().clone(), None) if writing else record.keep(x)
 
-    def run() -> tuple[torch.Tensor, Any]:
-        value = op(before.clone() if writing else before, *args[1:], **kwargs)
-        value = value.clone() if value._is_view() else value  # autograd lets no one write into a view that it did not make
-        return value, pull(held, record.keep(value))
+    def run(given: torch.Tensor) -> torch.Tensor:
+        value = op(given, *args[1:], **kwargs)
+        # autograd lets no one write into a view that it did not make
+        return given if writing else value.clone() if value._is_view() else value
 
-    out = relay_function().apply(x, run)
-    return x.copy_(out) if writing else out
+    out = relay_function().apply(x, run, way, writing)
+    way.back = pull(held, record.keep(out))
+    return out
+
+
+class Way:
+    """The way back through an operation, which is known when the operation is done."""
+
+    back: Callable[[torch.Tensor], Any]
 
 
 @functools.lru_cache(maxsize=1)
@@ -317,12 +277,14 @@ def relay_function() -> Any:
 
     class Relay(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: torch.Tensor, run: Callable[[], tuple[torch.Tensor, Any]]) -> torch.Tensor:
-            value, ctx.back = run()
-            return value
+        def forward(ctx: Any, x: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor], way: Way, writing: bool) -> torch.Tensor:
+            ctx.way = way
+            if writing:
+                ctx.mark_dirty(x)
+            return run(x)
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            return ctx.back(gradients[0]), None
+            return ctx.way.back(gradients[0]), None, None, None
 
     return Relay

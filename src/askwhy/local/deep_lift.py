@@ -20,8 +20,10 @@ from askwhy.game import Progress, batch_size_for, in_chunks, progress_of
 from askwhy.local.gradient import differentiate, grad_mode, need_torch
 from askwhy.local.propagate import CONVOLUTIONS, ELEMENTWISE, MAXIMA, MOVES, PRODUCTS, SUMS, tensors
 from askwhy.local.reveal_cancel import PLACES, add, batch_norm, fed_by, linear, move, reveal
+from askwhy.models.base import to_numpy
+from askwhy.operations import key_of, writes
 from askwhy.registry import method
-from askwhy.rules import Kept, Record, Rule, check_graph, key_of, relay, rules, writes
+from askwhy.rules import Kept, Record, Rule, check_graph, relay, rules
 from askwhy.score import Score, as_floats, ask
 from askwhy.written import WRITTEN_IN_FULL
 
@@ -78,7 +80,7 @@ def deep_lift(
         score.calls += 2 * len(own)
         rescaled.append(state.rescaled)
         without.update(name for name in (*state.record.plain, *state.record.compared) if name not in KNOWN)
-        np.add.at(values, own, ((leaf.detach() - before) * found).double().cpu().numpy())
+        np.add.at(values, own, to_numpy(((leaf.detach() - before) * found).double()))
         return as_floats(score.read(state.outputs, own.tolist()))
 
     with wrapped.untouched(), grad_mode(), progress_of(progress, "deep_lift") as tick:
@@ -122,6 +124,7 @@ def compared(net: torch.nn.Module, run: Callable[[torch.Tensor], Any], baseline:
 
 
 NEAR = 1e-7  # a difference below which the slope is the derivative
+CUTS = ("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max")  # whose slopes are exact, however small the difference
 
 
 @dataclass
@@ -193,7 +196,7 @@ def elementwise(state: Compared, op: Any, *args: Any, **kwargs: Any) -> Any:
             x, y = held.get(), result.get()
             change = x - x0
             slope = (y - y0).div_(change)
-            near = (change.abs_() < NEAR).flatten().nonzero().squeeze(1)
+            near = (slope.isnan() if key in CUTS else change.abs_() < NEAR).flatten().nonzero().squeeze(1)
             if len(near):
                 slope = slope.contiguous()
                 slope.view(-1)[near] = derivative(op, x, args, kwargs, near)

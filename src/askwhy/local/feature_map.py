@@ -13,7 +13,7 @@ from askwhy.models.base import Items, show_shape
 from askwhy.models.inputs import alone
 from askwhy.models.outputs import parts_of
 from askwhy.models.torch_module import TorchModel
-from askwhy.rules import key_of
+from askwhy.operations import key_of
 from askwhy.score import Score
 from askwhy.tap import find_layer, once, tap
 

@@ -19,8 +19,9 @@ from askwhy.local.lrp_layers import Flow, affine, batch_norm, carry, linear, mar
 from askwhy.local.lrp_rules import Plan, read_plan
 from askwhy.local.propagate import CONVOLUTIONS, ELEMENTWISE, MAXIMA, MOVES, PRODUCTS, SUMS, tensors
 from askwhy.models.base import to_numpy
+from askwhy.operations import key_of
 from askwhy.registry import method
-from askwhy.rules import Kept, Rule, check_graph, key_of, relay, rules
+from askwhy.rules import Kept, Rule, check_graph, relay, rules
 from askwhy.score import ask
 from askwhy.tap import find_layer
 from askwhy.written import WRITTEN

@@ -11,7 +11,8 @@ from askwhy.errors import UnsupportedError
 from askwhy.local.lrp_input import note_origin, origin_of
 from askwhy.local.lrp_rules import Choice, Part, Plan, Share, minus, plus, same
 from askwhy.local.propagate import Linear, folded, linear_of, put, tensors
-from askwhy.rules import Kept, Record, key_of, note, noted, relay, writes
+from askwhy.operations import key_of, writes
+from askwhy.rules import Kept, Record, note, noted, relay
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
-from askwhy.rules import key_of
+from askwhy.operations import key_of
 
 if TYPE_CHECKING:
     import torch

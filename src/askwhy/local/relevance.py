@@ -11,8 +11,9 @@ from askwhy.errors import UnsupportedError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress
 from askwhy.local.gradient import gradients, need_torch, refuse_tokens
+from askwhy.operations import key_of
 from askwhy.registry import SLOPE, method
-from askwhy.rules import Record, Rule, check_graph, key_of, on_gradient, relay, rules
+from askwhy.rules import Record, Rule, check_graph, on_gradient, relay, rules
 from askwhy.score import Score, ask
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
 from askwhy.local.propagate import MOVES, Linear, after, alone, each, folded, linear_of, tensors
-from askwhy.rules import Kept, Record, key_of, note, noted, relay, writes
+from askwhy.operations import key_of, writes
+from askwhy.rules import Kept, Record, note, noted, relay
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.errors import ModelError
-from askwhy.rules import key_of
+from askwhy.operations import by_position, key_of
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def watched(ids: Mapping[str, torch.Tensor], use: Use) -> Iterator[None]:
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            args, kwargs = by_place(args, kwargs or {})
+            args, kwargs = by_position(args, kwargs or {})
             at = next((k for k, a in enumerate(args) if isinstance(a, torch.Tensor) and id(a) in known), None)
             key = key_of(op)
             if at is None:
@@ -74,13 +74,6 @@ def watched(ids: Mapping[str, torch.Tensor], use: Use) -> Iterator[None]:
 
     with Watch():
         yield
-
-
-def by_place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The input among the arguments without a name."""
-    if not args and isinstance(kwargs.get("input"), torch.Tensor):
-        return (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-    return args, kwargs
 
 
 def bag(mode: Any, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
