@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from PIL import Image
 
 import askwhy as aw
@@ -79,6 +80,40 @@ def two_answers(model: Any) -> tuple[Any, dict[str, float]]:
     return figure, alike
 
 
+class Compares(torch.nn.Module):
+    """How much brighter the left half is than the right: bright places, weighed one by one, and not averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bright, self.weigh = torch.nn.Conv2d(3, 1, 3, padding=1, bias=False), torch.nn.Linear(32 * 32, 1, bias=False)
+        side = torch.ones(32, 32)
+        side[:, 16:] = -1
+        with torch.no_grad():
+            self.bright.weight.fill_(1 / 27)
+            self.weigh.weight.copy_(side.reshape(1, -1) / 100)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weigh(torch.relu(self.bright(x)).flatten(1))  # type: ignore[no-any-return]
+
+
+def parted() -> tuple[Any, dict[str, float]]:
+    """Two bright squares, the larger one on the left: a network without global average pooling, where two methods part."""
+    photo = torch.zeros(1, 3, 32, 32)
+    photo[:, :, 6:16, 3:13], photo[:, :, 18:25, 21:28] = 1.0, 1.0
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", facecolor="white")
+    axes[0].imshow(photo[0].permute(1, 2, 0).numpy())
+    axes[0].set_title("left minus right, what is bright?", fontsize=10)
+    sums = {}
+    for place, name in zip(axes[1:], ("grad_cam", "hires_cam"), strict=True):
+        why = aw.explain(Compares().eval(), photo, name, target=0)
+        why.plot(place)
+        place.set_title(f"{name}: sum {why.values.sum():.2f} of score {why.prediction[0]:.2f}", fontsize=10)
+        sums[name] = float(why.values.sum())
+    for place in axes:
+        place.set_xticks([]), place.set_yticks([])
+    return figure, sums
+
+
 def save(figure: Any, path: Path) -> str:
     figure.savefig(path, dpi=70, pil_kwargs={"quality": 80})
     plt.close(figure)
@@ -101,6 +136,14 @@ def main() -> None:
     text += ["## One photo, two answers", "", f"![two answers](gallery/{save(figure, folder / 'two-answers.jpg')})", ""]
     text += [
         f"Guided backpropagation is sharp and hardly depends on the class, Grad-CAM is coarse and does. Correlation of the two maps: {said}.",
+        "",
+    ]
+    figure, sums = parted()
+    text += ["## Where Grad-CAM and HiResCAM part", "", f"![two squares](gallery/{save(figure, folder / 'parted.jpg')})", ""]
+    text += [
+        "On a network that ends in global average pooling and one linear layer (EfficientNet-Lite0 and SqueezeNet do), CAM, Grad-CAM and HiResCAM are one map up to scale. "
+        "This one has no such pooling: it weighs bright places on the left with +, on the right with -. Grad-CAM averages those weights to zero before it looks, "
+        f"and shows nothing (sum {sums['grad_cam']:.2f}); HiResCAM keeps them, and sums to the score ({sums['hires_cam']:.2f}). `cam` refuses such a network.",
         "",
     ]
     (folder.parent / "gallery.md").write_text("\n".join(text))

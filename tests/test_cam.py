@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -752,3 +753,16 @@ def test_the_cat_is_found_by_its_box(lite0, cat):
     assert box[2] <= cat.width
     assert box[3] <= cat.height
     assert (box[2] - box[0]) * (box[3] - box[1]) < cat.width * cat.height
+
+
+def test_the_gallerys_network_without_pooling_parts_grad_cam_from_hires_cam(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    from gallery import Compares, parted
+
+    _, sums = parted()
+    assert sums["grad_cam"] == 0
+    net, photo = Compares().eval(), torch.rand(1, 3, 32, 32)
+    why = aw.hires_cam(net, photo, target=0, resize=False)
+    np.testing.assert_allclose(why.values.sum(), why.prediction[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(UnsupportedError, match="averages its last feature map"):
+        aw.cam(net, photo, target=0)

@@ -153,6 +153,17 @@ def test_items_are_independent_of_each_other(name, net, x):
     np.testing.assert_allclose(both.values[:1], one.values, rtol=1e-4, atol=1e-5 * np.abs(one.values).max())
 
 
+@pytest.mark.parametrize("name", [m.name for m in aw.methods() if m.needs != "predictions" and m.name != "score_cam"])
+def test_a_batch_of_64_gives_what_each_item_gets_alone(name, net):
+    many = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    whole = aw.explain(net, many, name, target=1, **quick(name))
+    assert len(whole) == 64
+    sampled = whole.std_error is not None  # whose noise depends on the place in the batch
+    for i in (0,) if sampled else (0, 31, 63):
+        alone = aw.explain(net, many[i : i + 1], name, target=1, **quick(name))
+        np.testing.assert_allclose(whole.values[i], alone.values[0], rtol=1e-4, atol=1e-5 * np.abs(alone.values).max())
+
+
 @every
 def test_shapes_and_bookkeeping(name, net, x):
     why = aw.explain(net, x, name, **quick(name))
