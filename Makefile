@@ -28,8 +28,10 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## askwhy beside its peers and the floor (about 10 minutes)
+bench: $(INSTALLED) ## askwhy beside its peers and the floor (about 25 minutes)
 	$(BIN)/python benchmarks/vision.py
+	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/start.py
 
 clean: ## remove the virtual environment and what the tools left behind

@@ -57,7 +57,9 @@ def peers(name: str, model: TorchModel, photo: Any) -> dict[str, Callable[[], An
     """captum in this process, and in one of its own, as its users run it."""
     found: dict[str, Callable[[], Any]] = {}
     for title, kind in (("captum", name), ("captum, best batch", f"{name}, best batch")):
-        found |= {f"{title}, own process": Apart(kind), f"{title}, this process": PEERS[kind](model, photo)}
+        apart = Apart(kind)
+        apart()  # ready, so that the two do not look for their best batch at the same time
+        found |= {f"{title}, own process": apart, f"{title}, this process": PEERS[kind](model, photo)}
     return found
 
 

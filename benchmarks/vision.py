@@ -119,7 +119,7 @@ def run_smooth(model: TorchModel, photo: Any, best: bool = False) -> Callable[[]
     """captum's SmoothGrad with 50 samples, all in one batch or in the best one."""
     noisy = captum.attr.NoiseTunnel(captum.attr.Saliency(model.net))
     x = model.prepare(photo).batch.clone().requires_grad_()
-    spread = 0.15 * float(x.max() - x.min())
+    spread = 0.15 * float(x.detach().max() - x.detach().min())
     ask = partial(noisy.attribute, x, nt_type="smoothgrad", nt_samples=50, stdevs=spread, target=282)
     return best_of(lambda size: ask(nt_samples_batch_size=size)) if best else ask
 
