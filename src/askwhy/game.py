@@ -24,14 +24,14 @@ LARGEST_CHUNK = 256 * 2**20  # bytes of one batch of inputs
 class BatchSize:
     """Finds the batch size that is fastest here by timing the chunks of the real work; halves when memory runs out."""
 
-    def __init__(self, start: int, limit: int, *, fixed: bool = False) -> None:
-        self.size, self.limit, self.settled = start, limit, fixed
+    def __init__(self, start: int, limit: int, *, fixed: bool = False, patience: int = 2) -> None:
+        self.size, self.limit, self.settled, self.patience = start, limit, fixed, patience
         self._best = (float("inf"), start)  # seconds per item, size
         self._times: list[float] = []  # of this size: the first chunks also prepare it, so the best of three counts
         self._misses = 0
 
     def learn(self, size: int, seconds: float) -> None:
-        """Climb by doubling until a size is clearly slower, or two in a row not faster: one may have met a busy moment."""
+        """Climb by doubling until a size is clearly slower, or `patience` in a row not faster: one may have met a busy moment."""
         if self.settled or size < self.size:
             return
         self._times.append(seconds)
@@ -43,7 +43,7 @@ class BatchSize:
         if faster:
             self._best = each, size
         slower = each > 1.15 * self._best[0]
-        if self._misses < 2 and not slower and size * 2 <= self.limit:
+        if self._misses < self.patience and not slower and size * 2 <= self.limit:
             self.size = size * 2
         else:
             self.size, self.settled = self._best[1], True
@@ -66,7 +66,9 @@ def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> 
     per_call = "gradients" not in score.model.offers or on_gpu  # each call costs much, whatever its size
     start = int(np.clip((2**24 if per_call else 2**20) // each, 4, 1024))
     key = ("batch size", tuple(batch.shape[1:]), engine)
-    return score.model.memory.setdefault(key, BatchSize(start, max(LARGEST_CHUNK // each, start)))
+    keeps = str(engine).endswith("backward")  # a pass that keeps its activations: trying a size costs the memory of that size
+    start, patience = (max(start, 8), 1) if keeps else (start, 2)
+    return score.model.memory.setdefault(key, BatchSize(start, max(LARGEST_CHUNK // each, start), patience=patience))
 
 
 def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tick: Progress | None) -> np.ndarray:
