@@ -226,6 +226,9 @@ def test_ids_that_do_not_fit_are_one_clear_error():
         aw.gradient(Reader().eval(), ids())
     with pytest.raises(UnsupportedError, match="the gradient at a token is a vector"):
         aw.guided_backprop(Reader().eval(), ids())
+    for name in ("grad_cam", "cam", "score_cam", "guided_grad_cam"):
+        with pytest.raises(AskwhyError, match="needs pictures|a vector"):
+            aw.explain(Reader().eval(), ids(), name)
     with pytest.raises(InputError, match="means nothing for tokens"):
         aw.occlusion(Reader().eval(), ids(), components="superpixels")
 

@@ -39,6 +39,8 @@ def picture_grid(score: Score) -> tuple[int, int]:
 
 def the_picture(items: Items) -> Items:
     """The one input that is a picture, where a model takes several."""
+    if items.kind == "text":
+        raise InputError("a class activation map needs pictures, and the model is given tokens; use integrated_gradients, lrp or occlusion.")
     if items.kind != "several":
         return items
     pictures = [part for part in items.arguments.parts if part.pictures]
