@@ -233,6 +233,53 @@ def test_ids_that_do_not_fit_are_one_clear_error():
         aw.occlusion(Reader().eval(), ids(), components="superpixels")
 
 
+LOST = {
+    "sorted": lambda net, words: net.embed(words.sort(1).values),
+    "order": lambda net, words: net.embed(words.argsort(1)),
+    "sums": lambda net, words: net.embed(words.cumsum(1) % WORDS),
+    "and as they are": lambda net, words: net.embed(words) + net.embed(words.sort(1).values),
+    "a weight by index": lambda net, words: net.embed.weight[words.argsort(1)],
+}
+
+
+@pytest.mark.parametrize("spelling", LOST)
+def test_a_lookup_that_cannot_be_followed_is_refused_and_not_left_out(spelling):
+    with pytest.raises(ModelError, match="looks up what it makes of words"):
+        aw.integrated_gradients(Reader(LOST[spelling]).eval(), ids(), 1)
+
+
+def test_a_bag_with_padding_is_refused():
+    net = nn.Sequential(nn.EmbeddingBag(WORDS, DIM, padding_idx=0), nn.Linear(DIM, 3)).eval()
+    with pytest.raises(ModelError, match="embedding bag with offsets, weights or padding"):
+        aw.lrp(net, ids(), 1)
+
+
+READ_BY = {
+    "its largest id": lambda net, words, v: v[torch.arange(len(words)), words.argmax(1)][:, None].expand(v.shape),
+    "a row of each": lambda net, words, v: v * v[:, :1].index_select(0, torch.arange(len(words))),
+    "counted places": lambda net, words, v: v + net.embed((words != 0).long().cumsum(1)),
+}
+
+
+@pytest.mark.parametrize("how", READ_BY)
+def test_ids_may_say_how_to_read_the_vectors(how):
+    """As a text encoder that reads the token with the largest id, and one that counts its places."""
+    net = Reader(lambda net, words: READ_BY[how](net, words, net.embed(words))).eval()
+    words = ids()
+    why = aw.integrated_gradients(net, words, 1, baseline="zero")
+    by_vectors = by_hand(
+        net, words, "integrated_gradients", lambda v: net.from_vectors(READ_BY[how](net, words[:1].expand(len(v), -1), v)), target=1, baseline=0.0
+    )
+    np.testing.assert_allclose(why.values[:1], by_vectors[:1], rtol=1e-3, atol=1e-5)
+
+
+def test_looking_for_the_lookups_is_counted():
+    net = Reader().eval()
+    asked = []
+    net.register_forward_hook(lambda *_: asked.append(len(_[2])))
+    assert aw.saliency(net, ids(), 1).model_calls == sum(asked)
+
+
 # ---- several inputs -------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +382,7 @@ def test_a_mask_says_how_to_read_and_is_not_explained():
     assert not why["question"].values[0, 3:].any()
     assert why["question"].values[1, 3:].all()
     np.testing.assert_allclose(why.prediction, net(picture, words, mask).detach()[:, 2], rtol=1e-5)
+    assert why.details["held_fixed"] == "mask"
     assert np.abs(why.residual).max() < 1e-3
 
 

@@ -34,6 +34,8 @@ def answer(
     if named is None and items.names and values.ndim == 2:
         named = (items.names,) * len(values)
     painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
+    if inputs is not None and inputs.held_fixed:
+        found = {**found, "details": {**found.get("details", {}), "held_fixed": ", ".join(inputs.held_fixed)}}
     why = Explanation(
         values=values,
         params=params or {},

@@ -87,6 +87,15 @@ def read_pickle(archive: Path, member: str) -> dict[str, Any]:
             raise FileError(f"{member} in {archive.name} is damaged ({error}).") from error
 
 
+def read_arrays(kept: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file in the cache. Raises FileError."""
+    try:
+        with kept.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileError(f"{kept} is damaged ({error}); delete it, and it is made anew.") from error
+
+
 class ArraysOnly(pickle.Unpickler):
     """A pickle may run any code; this one may only build numpy arrays."""
 

@@ -34,6 +34,7 @@ class Score:
 
     def __post_init__(self) -> None:
         self.prediction = np.full(len(self.items), np.nan)
+        self.calls += self.items.calls
         self.layer = layer_of(self)
 
     def __len__(self) -> int:

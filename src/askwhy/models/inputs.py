@@ -47,7 +47,7 @@ def items_of(
     n = len(pieces[0])
     batch = pieces[0] if len(pieces) == 1 else torch.cat([piece.reshape(n, -1) for piece in pieces], 1)
     pictures = parts[0].pictures if len(parts) == 1 and parts[0].pictures else (None,) * n
-    return Items(batch, pictures, (None,) * n, arguments=replace(arguments, parts=tuple(parts)))
+    return Items(batch, pictures, (None,) * n, arguments=replace(arguments, parts=tuple(parts)), calls=n if ids else 0)
 
 
 def numbers(name: str, x: torch.Tensor) -> tuple[Part, torch.Tensor]:
@@ -101,6 +101,7 @@ def without_tokens(items: Items, part: Part, i: int, baseline: Any) -> tuple[np.
     if isinstance(baseline, str):
         return of_name(part, ids, own, i, baseline)
     given = baseline if hasattr(baseline, "detach") else torch.as_tensor(np.asarray(baseline))
+    given = given.to(ids.device)
     if given.ndim == 0 and not given.is_floating_point():
         given = given.expand(part.places)
     if given.is_floating_point() and tuple(given.shape[-len(part.shape) :]) == part.shape:

@@ -24,6 +24,13 @@ MOVES = frozenset({
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "movedim", "swapaxes", "t", "get", "getitem",
     "chunk", "split", "tensor_split", "unbind", "iter", "narrow", "select", "expand", "repeat", "flip", "roll", "unfold",
 })  # fmt: skip
+STEPS = frozenset({
+    "add", "sub", "rsub", "mul", "remainder", "mod", "fmod", "floor_divide", "floordiv", "clamp", "clip", "clamp_min", "clamp_max", "where",
+    "masked_fill", "maximum", "minimum", "abs", "neg", "iadd", "isub", "imul", "bitwise_and", "bitwise_or", "bitwise_xor",
+})  # number by number: what comes out stands where the id stood  # fmt: skip
+FRESH = frozenset({
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+})  # only the shape is taken  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,7 @@ class Known:
 
     tensor: torch.Tensor  # kept, since it is known by its identity
     name: str
-    where: torch.Tensor  # item * places + place of each element; -1 for one that is no id
+    where: torch.Tensor | None  # item * places + place of each element; -1 for one that is no id; None where that is lost
     own: bool  # whether it still holds the ids themselves
 
 
@@ -64,10 +71,14 @@ def watched(ids: Mapping[str, torch.Tensor], use: Use) -> Iterator[None]:
                 joined = key in ("cat", "concat", "stack") and any(id(t) in known for t in args[0])
                 out = op(*args, **kwargs)
                 return follow_joined(known, op, args, kwargs, out) if joined else out
+            ids = known[id(args[at])]
             if key == "embedding_bag":
-                return bag(self, op, args, kwargs)
-            ids, out = known[id(args[at])], op(*args, **kwargs)
+                return bag(self, ids.name, op, args, kwargs)
+            out = op(*args, **kwargs)
             if key in LOOKUPS and isinstance(out, torch.Tensor) and out.is_floating_point():
+                if ids.where is None:
+                    refuse_lost(ids.name, key, args)
+                    return out
                 return use(ids, out, lambda other: op(*args[:at], other, *args[at + 1 :], **kwargs))
             follow(known, ids, key, out, lambda where: op(*args[:at], where, *args[at + 1 :], **kwargs))
             return out
@@ -76,7 +87,16 @@ def watched(ids: Mapping[str, torch.Tensor], use: Use) -> Iterator[None]:
         yield
 
 
-def bag(mode: Any, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def refuse_lost(name: str, key: str, args: tuple[Any, ...]) -> None:
+    """An activation may be picked by what is made of ids; a table of vectors that nobody follows would be left out in silence."""
+    if key == "embedding" or any(isinstance(a, torch.nn.Parameter) for a in args):
+        raise ModelError(
+            f"the model looks up what it makes of {name} (sorted, counted, summed, ...), so that no token can be told from another; "
+            "give the vectors themselves, or use occlusion with a function around the model."
+        )
+
+
+def bag(mode: Any, name: str, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An embedding bag as a lookup and a sum, mean or maximum, where that is all it is."""
     import inspect
 
@@ -85,7 +105,9 @@ def bag(mode: Any, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     rest = given.arguments
     plain = rest["input"].ndim == 2 and all(rest[name] is None for name in ("offsets", "max_norm", "per_sample_weights", "padding_idx"))
     if not plain:
-        return op(*args, **kwargs)
+        raise ModelError(
+            f"the model looks up {name} in an embedding bag with offsets, weights or padding, whose tokens cannot be told apart; use an embedding and a sum."
+        )
     with mode:
         vectors = torch.nn.functional.embedding(rest["input"], rest["weight"])
     return vectors.amax(1) if rest["mode"] == "max" else getattr(vectors, rest["mode"])(1)
@@ -97,19 +119,26 @@ def is_whole(x: Any) -> bool:
 
 def follow(known: dict[int, Known], ids: Known, key: str, out: Any, again: Callable[[torch.Tensor], Any]) -> None:
     """Remember where the ids are in what an operation made of them."""
-    if is_whole(out) and out.shape == ids.where.shape and key not in MOVES - COPIES:
+    if key == "setitem":
+        known[id(ids.tensor)] = Known(ids.tensor, ids.name, ids.where, False)
+    several = list(out) if isinstance(out, (tuple, list)) else [out]
+    if ids.where is not None and is_whole(out) and out.shape == ids.where.shape and key in STEPS | COPIES:
         known[id(out)] = Known(out, ids.name, ids.where, ids.own and key in COPIES)
-    elif key in MOVES and (is_whole(out) or (isinstance(out, (tuple, list)) and all(map(is_whole, out)))):
-        several, moved = (out, again(ids.where)) if isinstance(out, (tuple, list)) else ([out], [again(ids.where)])
-        for part, where in zip(several, moved, strict=True):
+    elif ids.where is not None and key in MOVES and all(map(is_whole, several)):
+        moved = again(ids.where)
+        for part, where in zip(several, moved if isinstance(out, (tuple, list)) else [moved], strict=True):
             known[id(part)] = Known(part, ids.name, where, ids.own)
+    elif key not in FRESH:
+        known.update((id(part), Known(part, ids.name, None, False)) for part in several if is_whole(part))
 
 
 def follow_joined(known: dict[int, Known], op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> torch.Tensor:
     """Ids beside other numbers, as a class token put before them."""
     found = [known.get(id(t)) for t in args[0]]
     names = {ids.name for ids in found if ids is not None}
-    if len(names) == 1 and is_whole(out):
+    if len(names) > 1 or any(ids is not None and ids.where is None for ids in found):
+        known[id(out)] = Known(out, " and ".join(sorted(names)), None, False)
+    elif is_whole(out):
         where = op([torch.full_like(t, -1) if ids is None else ids.where for t, ids in zip(args[0], found, strict=True)], *args[1:], **kwargs)
         own = all(ids is None or ids.own for ids in found)
         known[id(out)] = Known(out, names.pop(), where, own)
@@ -137,8 +166,8 @@ def find_lookups(ids: Mapping[str, torch.Tensor], run: Callable[[], Any]) -> dic
 
 def one_lookup(at: Known, out: torch.Tensor, look: Any, ids: torch.Tensor) -> tuple[Lookup, torch.Tensor]:
     """The lookup, and the vector of each position of each item [n, p, size]. Raises ModelError where items are treated differently."""
-    n, length = len(ids), ids[0].numel()
-    where = at.where.flatten()
+    assert at.where is not None, "else it was refused"
+    n, length, where = len(ids), ids[0].numel(), at.where.flatten()
     element = where.new_full((n * length,), -1)
     element[where[where >= 0]] = torch.arange(len(where), device=where.device)[where >= 0]
     element = element.view(n, length)
@@ -164,6 +193,7 @@ def replaced(ids: Mapping[str, torch.Tensor], lookups: Mapping[str, Sequence[Loo
         lookup, given = next(left[at.name], (None, None))
         if lookup is None or given is None:
             raise changed(at.name)
+        assert at.where is not None, "else it was refused"
         return placed(lookup, given, at.where, out, ids[at.name][0].numel())
 
     with watched(ids, use):
