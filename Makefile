@@ -32,6 +32,9 @@ bench: $(INSTALLED) ## askwhy beside its peers and the floor (about 25 minutes)
 	$(BIN)/python benchmarks/vision.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/relevance.py
+	$(BIN)/python benchmarks/shapley.py
+	$(BIN)/python benchmarks/surrogates.py
+	$(BIN)/python benchmarks/anchors.py
 	$(BIN)/python benchmarks/start.py
 
 clean: ## remove the virtual environment and what the tools left behind

@@ -82,7 +82,7 @@ def compare(title: str, task: Task, rounds: int) -> dict[str, float]:
 
 
 def engine_of(model: TorchModel, x: torch.Tensor, precision: str) -> Callable[[torch.Tensor], Any]:
-    run, _ = model.engine(model.prepare(x), x, 1000, precision)
+    run, _ = model.engine(model.prepare(x), 0, x, 1000, precision)  # the picture itself: in full, not in boxes
     assert run is not None
     return run
 

@@ -51,9 +51,15 @@ def cat() -> object:
     return aw.zoo.photo("cat")
 
 
+REGIONS = np.arange(256).reshape(16, 16) // 32
 QUICK = {
+    "anchors": {"samples": 100, "components": REGIONS, "baseline": -100.0, "threshold": -0.16},
+    "ablation": {"components": REGIONS},
+    "rise": {"samples": 20, "cells": 3},
+    "shapley": {"samples": 60, "components": REGIONS, "estimator": "kernel"},
+    "shapley_interactions": {"components": REGIONS // 2},
     "occlusion": {"size": 8, "stride": 4},
-    "lime": {"samples": 60, "components": np.arange(256).reshape(16, 16) // 32},
+    "lime": {"samples": 60, "components": REGIONS},
     "smooth_grad": {"samples": 4},
     "expected_gradients": {"samples": 24, "background": torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(2))},
 }  # options that make a method quick on 16 x 16 pictures; a new method needs none, if its defaults are

@@ -349,3 +349,126 @@ def smoothed(maps: np.ndarray, form: str) -> np.ndarray:
     if form == "variance":
         return maps.var(0, ddof=1)
     return (maps**2).mean(0) if form == "square" else maps.mean(0)
+
+
+# ---- LIME of texts and tables -------------------------------------------------------------------------------------
+
+
+def shapley(v: Callable[[np.ndarray], float], d: int) -> np.ndarray:
+    """The mean of what each player adds, over all d! orders."""
+    total, orders = np.zeros(d), list(itertools.permutations(range(d)))
+    for order in orders:
+        present = np.zeros(d, dtype=bool)
+        for player in order:
+            before = v(present)
+            present[player] = True
+            total[player] += v(present) - before
+    return total / len(orders)
+
+
+def shapley_interaction(v: Callable[[np.ndarray], float], d: int, i: int, j: int) -> float:
+    """The mean, over all orders in which i and j come as one, of what the two add together beyond what each adds alone."""
+    total, others = 0.0, [k for k in range(d) if k not in (i, j)]
+    orders = list(itertools.permutations([*others, i]))
+    for order in orders:
+        before = list(order[: order.index(i)])
+
+        def at(*more: int, before: list[int] = before) -> float:
+            z = np.zeros(d, dtype=bool)
+            z[[*before, *more]] = True
+            return v(z)
+
+        total += at(i, j) - at(i) - at(j) + at()
+    return total / len(orders)
+
+
+def lime_of_text(v: Callable[[np.ndarray], float], d: int, width: float) -> np.ndarray:
+    """What LIME of a text converges to: any number of words but all is equally likely, then any choice of so many."""
+    z = np.array([row for row in itertools.product([0.0, 1.0], repeat=d) if sum(row) < d])
+    y = np.array([v(row.astype(bool)) for row in z])
+    weight = np.array([math.exp(-((1 - math.sqrt(row.mean())) ** 2) / (2 * width**2)) / math.comb(d, int(row.sum())) for row in z])
+    return ridge(z, y, weight, 0.0)[0]
+
+
+def lime_of_table(
+    f: Score, row: np.ndarray, background: np.ndarray, weights: np.ndarray, coordinate: Callable[[int, float], float], width: float
+) -> np.ndarray:
+    """What LIME of a table converges to: every row that can be made of the background's values, by their frequencies and the kernel."""
+    k, d = background.shape
+    own = [coordinate(j, row[j]) for j in range(d)]
+    z, y, weight = [], [], []
+    for which in itertools.product(range(k), repeat=d):
+        made = np.array([background[at, j] for j, at in enumerate(which)])
+        z.append([coordinate(j, value) for j, value in enumerate(made)])
+        y.append(f(made))
+        far = sum((a - b) ** 2 for a, b in zip(z[-1], own, strict=True))
+        weight.append(math.prod(weights[at] for at in which) * math.exp(-far / (2 * width**2)))
+    return ridge(np.array(z), np.array(y), np.array(weight), 0.0)[0]
+
+
+def submodular_pick(matrix: np.ndarray, k: int) -> list[int]:
+    """The greedy choice of LIME's paper: the row that adds most of sqrt(sum |W|) over the columns that are shown."""
+    importance = [math.sqrt(sum(abs(value) for value in column)) for column in matrix.T]
+    chosen: list[int] = []
+    for _ in range(k):
+        shown = {j for i in chosen for j in range(len(importance)) if matrix[i, j] != 0}
+        gains = [sum(importance[j] for j in range(len(importance)) if row[j] != 0 and j not in shown) for row in matrix]
+        if max(gains) <= 0:
+            break
+        chosen.append(gains.index(max(gains)))
+    return chosen
+
+
+def anchor_of_parts(stays: Callable[[np.ndarray], bool], d: int, rule: tuple[int, ...]) -> tuple[float, float]:
+    """Precision and coverage of a rule on an item of d parts, by all its 2^d versions."""
+    kept = [z for z in itertools.product([False, True], repeat=d) if all(z[k] for k in rule)]
+    return sum(stays(np.array(z)) for z in kept) / len(kept), len(kept) / 2**d
+
+
+def anchor_of_mixed_rows(
+    stays: Callable[[np.ndarray], bool], rows: np.ndarray, bins: np.ndarray, own: np.ndarray, weights: np.ndarray, rule: tuple[int, ...]
+) -> tuple[float, float]:
+    """The same for a table: every background row, with every way to fill its columns of the rule from rows of the item's bins [d]."""
+    precision = coverage = 0.0
+    for row, codes, weight in zip(rows, bins, weights, strict=True):
+        coverage += weight * all(codes[k] == own[k] for k in rule)
+        replaced = [k for k in rule if codes[k] != own[k]]
+        givers = []
+        for k in replaced:
+            heap: dict[float, float] = {}  # value -> its weight in the bin
+            for value, code, heavy in zip(rows[:, k], bins[:, k], weights, strict=True):
+                heap[value] = heap.get(value, 0.0) + heavy * (code == own[k])
+            givers.append([(value, heavy / sum(heap.values())) for value, heavy in heap.items() if heavy])
+        for chosen in itertools.product(*givers):
+            filled, chance = row.copy(), weight
+            for k, (value, share) in zip(replaced, chosen, strict=True):
+                filled[k] = value
+                chance *= share
+            precision += chance * stays(filled)
+    return precision, coverage
+
+
+def anchor_of_rows(stays: Callable[[np.ndarray], bool], rows: np.ndarray, bins: np.ndarray, own: np.ndarray, rule: tuple[int, ...]) -> tuple[float, float]:
+    """The same by the rows that satisfy the rule."""
+    inside = [row for row, codes in zip(rows, bins, strict=True) if all(codes[k] == own[k] for k in rule)]
+    return sum(map(stays, inside)) / len(inside), len(inside) / len(rows)
+
+
+def best_anchor(judge: Callable[[tuple[int, ...]], tuple[float, float]], d: int, precision: float) -> tuple[tuple[int, ...], float]:
+    """The shortest rule with that precision, of these the one with the largest coverage; and that."""
+    for size in range(d + 1):
+        good = [(judge(rule)[1], rule) for rule in itertools.combinations(range(d), size) if judge(rule)[0] >= precision]
+        if good:
+            return max(good)[1], max(good)[0]
+    return (), 0.0
+
+
+def bernoulli_upper(heads: int, tosses: int, beta: float) -> float:
+    """The largest q with tosses * KL(heads / tosses, q) <= beta, on a fine grid."""
+    p, last = heads / tosses, heads / tosses
+    for q in np.arange(p, 1, 1e-5):
+        kl = (p * math.log(p / q) if p else 0.0) + ((1 - p) * math.log((1 - p) / (1 - q)) if p < 1 else 0.0)
+        if tosses * kl > beta:
+            break
+        last = q
+    return float(last) if p < 1 else 1.0

@@ -92,7 +92,7 @@ def test_json_prints_the_numbers_of_the_library_and_writes_nothing(place):
     assert code == 0
     (case,) = json.loads(said)
     assert not (place / "report.html").exists()
-    from askwhy.cli import load_model
+    from askwhy.cli.named import load_model
 
     why = aw.lime(load_model("own.py:good"), "photo.png", "cat", versus="dog", seed=3)
     found = case["explanations"][1]
@@ -164,7 +164,7 @@ def test_wrong_usage_is_exit_code_2(place):
 
 
 def test_an_interrupt_keeps_what_is_done(place, monkeypatch):
-    import askwhy.cli as cli
+    from askwhy.cli import asking as cli
 
     real, calls = cli.top_classes, []
 
@@ -207,7 +207,7 @@ def test_the_command_runs_as_a_program_and_loads_nothing_heavy_for_its_help():
 
 
 def test_the_demo_writes_a_report_about_the_cat(tmp_path, monkeypatch):
-    from askwhy import cli
+    from askwhy.cli import asking as cli
 
     monkeypatch.setattr(cli, "DEMO_METHODS", "saliency,grad_cam,guided_backprop")  # the others take their time
     out = tmp_path / "demo.html"

@@ -10,9 +10,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import askwhy as aw
-from askwhy.components import absent, features, from_labels, grid_of, patches, pixels, recipe, superpixels
+from askwhy.components import absent, features, from_labels, grid_of, patches, pixels, superpixels
 from askwhy.errors import InputError
 from askwhy.models import wrap
+from askwhy.recipes import recipe
 
 
 def items_of(x, **options):
@@ -130,8 +131,8 @@ def test_a_table_has_columns_and_groups():
         assert found.paint(np.array([5.0, 6, 7])).tolist() == [6, 5, 5, 7]
     assert make(features([["age", "c"], [1]]), table).names == ("age + c", "b 1", "b 2")
     for groups, said in (
-        ({"b": ["d"]}, "'d', which is not in the table"),
-        ({"b": [4]}, "column 4, but there are 4"),
+        ({"b": ["d"]}, "no column 'd' in the table"),
+        ({"b": [4]}, "no column 4: the table has 4"),
         ({"b": [-1]}, "column -1"),
         ({"a": [0], "b": ["age"]}, "'age' twice"),
         ({"a": []}, "'a' is empty"),

@@ -14,10 +14,11 @@ from conftest import small_net
 from torch import nn
 
 import askwhy as aw
-from askwhy.components import absent, patches, recipe
+from askwhy.components import absent, patches
 from askwhy.errors import Cancelled, InputError, ModelError, TargetError, UnsupportedError
 from askwhy.game import BatchSize, Game, batch_size_for, in_chunks, over_items, progress_of
 from askwhy.models import torch_module
+from askwhy.recipes import recipe
 from askwhy.score import ask
 
 

@@ -229,7 +229,7 @@ def test_ids_that_do_not_fit_are_one_clear_error():
     for name in ("grad_cam", "cam", "score_cam", "guided_grad_cam"):
         with pytest.raises(AskwhyError, match="needs pictures|a vector"):
             aw.explain(Reader().eval(), ids(), name)
-    with pytest.raises(InputError, match="means nothing for tokens"):
+    with pytest.raises(InputError, match="means nothing for a text"):
         aw.occlusion(Reader().eval(), ids(), components="superpixels")
 
 

@@ -11,6 +11,8 @@ from torch import nn
 
 import askwhy as aw
 from askwhy.errors import InputError, LayerError, UnsupportedError
+from askwhy.local.lime_hidden import neighbours
+from askwhy.local.surrogate import select
 
 
 def score_of(net: nn.Module, target: int):
@@ -50,7 +52,7 @@ def test_the_columns_of_a_table_name_the_values(tmp_path):
     assert why.components == (("age", "收入"),) * 2
     assert {name for name, _ in why[1].top()} == {"age", "收入"}
     assert aw.Explanation.load(why.save(tmp_path / "t.npz")) == why
-    assert [label.get_text() for label in why.plot().get_yticklabels()] == [name for name, _ in why.top()]
+    assert [label.get_text() for label in why.plot().get_yticklabels()] == ["收入 = 3", "age = 1"]
 
 
 def test_smooth_is_the_mean_over_noisy_copies_with_its_standard_error(double, item):
@@ -535,7 +537,7 @@ def test_occlusion_settings_are_checked(net, x):
         (lambda: aw.occlusion(net, x, components=np.zeros((3, 3), int)), r"regions have the shape \[3, 3\], the input's grid is \[16, 16\]"),
         (lambda: aw.occlusion(net, x, components="superpixels", size=3), "size= and stride= belong to boxes"),
         (lambda: aw.occlusion(f, table), "means nothing for a table; give background="),
-        (lambda: aw.occlusion(f, table, baseline=0, components=aw.features([["a"]])), "names the column 'a'"),
+        (lambda: aw.occlusion(f, table, baseline=0, components=aw.features([["a"]])), "there is no column 'a'"),
         (lambda: aw.occlusion(f, table, baseline=0, components=aw.features([[0, 1], [1]])), "twice"),
         (lambda: aw.occlusion(f, table, baseline=0, precision="bfloat16"), "is for torch models"),
         (lambda: aw.occlusion(net, x, precision="half"), "choose 'float32'"),
@@ -580,8 +582,8 @@ def test_lime_is_exact_on_a_linear_model_and_says_that_it_fits():
 
 def test_lime_is_the_ridge_regression_of_its_own_samples():
     f, x, labels = tiny_game()
-    z, weight, _ = aw.local.lime.neighbours(6, 300, 0.25, "uniform", np.random.default_rng([4, 0]))
-    wanted, constant = oracle.ridge(z.astype(float), f(z.astype(float)), weight, 1.0)
+    s = neighbours(6, 300, 0.25, "uniform", np.random.default_rng([4, 0]))
+    wanted, constant = oracle.ridge(s.z.astype(float), f(s.z.astype(float)), s.weight, 1.0)
     why = aw.lime(f, x, samples=300, components=labels, baseline=0, sampling="uniform", seed=4)
     np.testing.assert_allclose(why.values[0], wanted, atol=1e-9)
     assert why.base_value[0] == pytest.approx(constant)
@@ -611,7 +613,8 @@ def test_seeds_agree_better_than_with_the_classic_sampling(width):
 def test_feature_selection():
     f, x, labels = tiny_game(9)
     settings = {"samples": 400, "components": labels, "baseline": 0, "sampling": "uniform", "seed": 2}
-    z, weight, _ = aw.local.lime.neighbours(9, 400, 0.25, "uniform", np.random.default_rng([2, 0]))
+    s = neighbours(9, 400, 0.25, "uniform", np.random.default_rng([2, 0]))
+    z, weight = s.z, s.weight
     y = f(z.astype(float))
     forward = oracle.forward_selection(z.astype(float), y, weight, 4)
     highest = np.sort(np.argsort(-np.abs(oracle.ridge(z.astype(float), y, weight, 0.01)[0]))[:7]).tolist()
@@ -628,12 +631,13 @@ def test_feature_selection():
 def test_feature_selection_equals_limes(monkeypatch):
     base = pytest.importorskip("lime.lime_base")
     f, _, _ = tiny_game(9)
-    z, weight, _ = aw.local.lime.neighbours(9, 300, 0.25, "uniform", np.random.default_rng(1))
+    s = neighbours(9, 300, 0.25, "uniform", np.random.default_rng(1))
+    z, weight = s.z, s.weight
     y = f(z.astype(float))
     peer = base.LimeBase(None)
     for name, k in (("forward_selection", 4), ("highest_weights", 5)):
         wanted = peer.feature_selection(z.astype(float), y, weight, k, name)
-        assert sorted(wanted) == aw.local.lime.select(z.astype(float), y, weight, k, name.removesuffix("_selection")).tolist()
+        assert sorted(wanted) == select(z.astype(float), y, weight, k, name.removesuffix("_selection")).tolist()
 
 
 def test_lime_agrees_with_lime():

@@ -168,7 +168,7 @@ def test_a_batch_of_64_gives_what_each_item_gets_alone(name, net):
 def test_shapes_and_bookkeeping(name, net, x):
     why = aw.explain(net, x, name, **quick(name))
     assert why.values.shape[0] == 2
-    assert why.values.shape[1:] in {(3, 16, 16), (16, 16), (8,)}
+    assert why.values.shape[1:] in {(3, 16, 16), (16, 16), (8,), (4, 4)}
     assert why.method == name
     assert why.model_calls >= 2
     assert why.seconds > 0
@@ -355,10 +355,10 @@ def test_compare_asks_several_methods_the_same_question(net, x):
 
 def test_compare_of_all_methods_leaves_out_what_refuses_and_says_so(net, x):
     rows = torch.rand(2, 3, 16, 16)
-    with pytest.warns(UserWarning, match="compare left out cam: ") as said:
-        many = aw.compare(net, x[:1], target=1, samples=60, components=np.arange(256).reshape(16, 16) // 32, background=rows, steps=8)
-    assert len(said) == 1
-    assert {why.method for why in many} == set(EVERY) - {"cam"}
+    with pytest.warns(UserWarning, match="compare left out (cam|anchors): ") as said:
+        many = aw.compare(net, x[:1], target=1, samples=100, components=np.arange(256).reshape(16, 16) // 32, background=rows, steps=8)
+    assert len(said) == 2
+    assert {why.method for why in many} == set(EVERY) - {"cam", "anchors"}
     with pytest.raises(UnsupportedError):
         aw.compare(net, x[:1], ["cam"])
 
@@ -367,7 +367,7 @@ def test_auto_chooses_by_model_and_input_and_says_so(net, x):
     assert aw.explain(net, x).method == "grad_cam"
     assert aw.explain(lambda batch: batch.mean((2, 3)), x.numpy(), samples=50).method == "lime"
     table = np.random.default_rng(0).normal(size=(3, 4))
-    assert aw.explain(lambda batch: batch.sum(1), table, background=table).method == "occlusion"
+    assert aw.explain(lambda batch: batch.sum(1), table, background=table).method == "shapley"
     with pytest.raises(UnsupportedError, match="no method explains"):
         aw.explain(lambda batch: batch.sum((1, 2)), table[:, :, None])
 

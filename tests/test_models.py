@@ -708,9 +708,11 @@ def test_odd_names_and_modes_are_refused(item, tmp_path, monkeypatch):
 
 
 def test_a_text_is_no_picture():
-    for model in (aw.wrap(lambda b: b), aw.wrap(nn.Flatten().eval(), transform=to_chw)):
-        with pytest.raises(FileError, match="The film was bad: there is no such file"):
-            model.prepare("The film was bad")
+    with pytest.raises(FileError, match="The film was bad: there is no such file"):
+        aw.wrap(nn.Flatten().eval(), transform=to_chw).prepare("The film was bad")
+    with pytest.raises(FileError, match="the film.jpg: there is no such file"):
+        aw.wrap(lambda b: b).prepare("the film.jpg")
+    assert aw.wrap(lambda b: b).prepare("The film was bad").kind == "text"
 
 
 # ---- frames -------------------------------------------------------------------------------------------------------

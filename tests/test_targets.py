@@ -426,7 +426,7 @@ def asked(model: nn.Module, x: torch.Tensor, name: str, target: object, **option
 
 def shown_words(why: aw.Explanation) -> dict[str, object]:
     """The layer of a CAM, how many rectifiers were found, what has no rule."""
-    return {k: v for k, v in why.details.items() if isinstance(v, (str, int))}
+    return {k: v for k, v in why.details.items() if isinstance(v, (str, int)) and k != "note"}  # which names the target
 
 
 def assert_same_answer(one: aw.Explanation | str, other: aw.Explanation | str) -> None:

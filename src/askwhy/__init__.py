@@ -12,36 +12,49 @@ if TYPE_CHECKING:
     from askwhy.ask import compare, explain
     from askwhy.components import features, patches, pixels, superpixels
     from askwhy.explanation import Explanation
+    from askwhy.local.anchor import anchors
     from askwhy.local.cam import cam, counterfactual_cam, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
-    from askwhy.local.coalition import occlusion
+    from askwhy.local.coalition import ablation, occlusion
     from askwhy.local.deep_lift import deep_lift
     from askwhy.local.expected import expected_gradients
     from askwhy.local.gradient import gradient, input_x_gradient, saliency, smooth, smooth_grad
     from askwhy.local.lime import lime
+    from askwhy.local.lime_pick import lime_pick
+    from askwhy.local.lime_widths import lime_widths
     from askwhy.local.lrp import lrp
     from askwhy.local.path import integrated_gradients
     from askwhy.local.relevance import deconvnet, guided_backprop
+    from askwhy.local.rise import rise
     from askwhy.local.score_cam import score_cam
+    from askwhy.local.shapley import shapley, shapley_interactions
     from askwhy.models import wrap
+    from askwhy.models.remote import remote
     from askwhy.registry import methods
+    from askwhy.tables import background
     from askwhy.targets import concept, neuron
+    from askwhy.wording import characters, sentences, words
 
 _HOME = {
     "askwhy.ask": ("compare", "explain"),
     "askwhy.components": ("features", "patches", "pixels", "superpixels"),
     "askwhy.explanation": ("Explanation",),
     "askwhy.local.gradient": ("smooth",),
+    "askwhy.local.lime_pick": ("lime_pick",),
+    "askwhy.local.lime_widths": ("lime_widths",),
     "askwhy.models": ("wrap",),
+    "askwhy.models.remote": ("remote",),
     "askwhy.registry": ("methods",),
+    "askwhy.tables": ("background",),
     "askwhy.targets": ("concept", "neuron"),
+    "askwhy.wording": ("characters", "sentences", "words"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Explanation", "cam", "compare", "concept", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
+    "Explanation", "ablation", "anchors", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
     "features", "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam",
-    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lrp", "methods", "neuron", "occlusion", "patches", "pixels",
-    "saliency", "score_cam", "smooth", "smooth_grad", "superpixels", "wrap", "zoo",
+    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "lrp", "methods", "neuron", "occlusion", "patches", "pixels",
+    "remote", "rise", "saliency", "score_cam", "sentences", "shapley", "shapley_interactions", "smooth", "smooth_grad", "superpixels", "words", "wrap", "zoo",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.errors import InputError, near
-from askwhy.models.base import Items, to_numpy
+from askwhy.models.base import Items, is_missing, to_numpy
+from askwhy.tables import Background
 
 if TYPE_CHECKING:
     from askwhy.components import Components
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
 BASELINES = ("auto", "grey", "mean", "component_mean", "blur", "noise", "zero")
 
 
-def absent(baseline: Any, items: Items, i: int, components: Components, seed: int = 0) -> tuple[np.ndarray, str]:
+def absent(baseline: Any, items: Items, i: int, components: Components, seed: int = 0, *, weighted: bool = False) -> tuple[np.ndarray, str]:
     """The input without anything: [k, *item], and its name. k > 1 only where `baseline` is a set of background rows.
 
     baseline: "grey" (a grey photo through the model's transform; 0.5 or 127 for inputs in 0..1 or 0..255), "mean" (the
         item's mean colour), "component_mean" (each component's own), "blur", "noise", "zero", a number, an array shaped like an
         item, or background rows [k, ...]. "auto" is grey where that is known, else mean.
+    weighted: whether the caller heeds the weights of a summarised background.
     """
+    if isinstance(baseline, Background):
+        if not weighted and np.ptp(baseline.weights) > 1e-12:
+            raise InputError("this method counts every background row alike, and these have weights; use askwhy.background(..., how='sample').")
+        rows, _ = absent(baseline.rows, items, i, components, seed)
+        return rows, baseline.text
+    if components.write is not None:
+        return without_words(baseline, items)
     if items.arguments is not None and (items.kind == "several" or items.kind == "text"):
         return absent_inputs(baseline, items, i, seed)
     x = to_numpy(items.batch[i])
@@ -51,6 +60,14 @@ def absent(baseline: Any, items: Items, i: int, components: Components, seed: in
     raise InputError(
         f"the baseline has the shape {list(values.shape)}; give a number, an item's shape {list(x.shape)}, or background rows [k, {', '.join(map(str, x.shape))}]."
     )
+
+
+def without_words(baseline: Any, items: Items) -> tuple[np.ndarray, str]:
+    """What stands for a word that is absent: nothing, or another."""
+    if not isinstance(baseline, str) or baseline in BASELINES[1:]:
+        raise InputError(f"baseline={baseline!r} means nothing for words; leave it out to remove them, or give what stands for them, as '[MASK]'.")
+    gone = "" if baseline == "auto" else baseline
+    return np.array([gone], object), f"replaced by {gone!r}" if gone else "removed"
 
 
 def absent_inputs(baseline: Any, items: Items, i: int, seed: int) -> tuple[np.ndarray, str]:
@@ -103,7 +120,8 @@ def _values(baseline: Any, items: Items) -> np.ndarray:
 
 def _fitted(values: np.ndarray, x: np.ndarray, items: Items) -> np.ndarray:
     """Rows [k, *item] in the type of x. Raises InputError where that would change a value."""
-    if values.dtype.kind == "f" and items.rebuild is None and not np.isfinite(values).all():
+    gaps = items.kind == "table" and isinstance(items.batch, np.ndarray)  # a missing value is a value of a table
+    if values.dtype.kind == "f" and items.rebuild is None and not (np.isfinite(values) | (gaps & np.isnan(values))).all():
         raise InputError("the baseline holds NaN or infinite numbers; replace them before asking.")
     try:
         with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
@@ -127,11 +145,7 @@ def _fitted(values: np.ndarray, x: np.ndarray, items: Items) -> np.ndarray:
 
 def _same(a: Any, b: Any) -> bool:
     """Equal, or both missing (NaN, NaT and pandas.NA are not equal to themselves)."""
-    return a is b or (a != a and b != b) if _missing(a) or _missing(b) else bool(a == b)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+    return is_missing(a) and is_missing(b) if is_missing(a) or is_missing(b) else bool(a == b)
 
 
 def _whole(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

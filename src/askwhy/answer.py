@@ -14,6 +14,7 @@ import numpy as np
 from askwhy.components import Components
 from askwhy.explanation import Explanation, in_words
 from askwhy.models.arguments import Part
+from askwhy.models.base import Items, is_missing, to_numpy
 from askwhy.reading import Shown
 from askwhy.score import Score
 
@@ -43,6 +44,7 @@ def answer(
         versus=None if score.versus is None else tuple(map(score.name, score.versus)),
         prediction=score.prediction.copy(),
         components=named,
+        data=data_of(items, components, values) if items.kind == "table" else None,
         regions=np.stack([c.labels for c in components]) if painted and components else None,  # type: ignore[misc]
         pictures=items.pictures,
         frames=tuple(None if f is None else (*f.box, *map(float, f.size)) for f in items.frames),
@@ -51,7 +53,23 @@ def answer(
         versions=versions(),
         **found,
     )
+    if components is not None and components[0].reading is not None:
+        return replace(why, readings=tuple(c.reading for c in components if c.reading is not None))
     return why if inputs is None else of_inputs(why, inputs.parts)
+
+
+def data_of(items: Items, components: list[Components] | None, values: np.ndarray) -> tuple[tuple[str, ...], ...] | None:
+    """What each item of a table holds in each component, in words."""
+    rows = items.batch if isinstance(items.batch, np.ndarray) else to_numpy(items.batch)
+    if components is None:
+        return tuple(tuple(map(in_words_of, row)) for row in rows) if items.names and values.shape == rows.shape else None
+    return tuple(tuple(", ".join(map(in_words_of, row[c.labels == k][:3])) for k in range(len(c))) for row, c in zip(rows, components, strict=True))
+
+
+def in_words_of(value: Any) -> str:
+    if is_missing(value):
+        return "missing"
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def of_inputs(why: Explanation, parts: Sequence[Part]) -> Explanation:

@@ -76,7 +76,7 @@ def choose(model: Model, items: Items) -> Method:
         raise UnsupportedError(
             f"no method explains an input of shape {list(items.batch.shape)} to a model that offers {', '.join(sorted(model.offers))}."
         )
-    return max((m for m in found if not lacking(m)), key=lambda m: m.preference)
+    return max((m for m in found if not lacking(m)), key=lambda m: m.preferred(items.kind))
 
 
 def check_fit(method: Method, model: Model) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from askwhy.absence import absent as absent
-from askwhy.errors import InputError, UnsupportedError
+from askwhy.errors import InputError
 from askwhy.models.base import Items
-from askwhy.reading import whole
+from askwhy.reading import Reading, whole
+from askwhy.tables import one_hot_groups, place_of_column
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,8 @@ class Components:
     windows: tuple[np.ndarray, np.ndarray] | None = None  # bool [rows, h] and [columns, w]: window (i, j) is their product
     tiles: bool = False  # places on a fixed grid, which are read as a map, and not things in the picture
     channel_axis: int | None = None  # of the item: 0 for [c, h, w], 2 for [h, w, c], None where there is none
+    write: Callable[[np.ndarray, str], list[str]] | None = None  # of a text: (z [m, d], what stands for the absent) -> m texts
+    reading: Reading | None = None  # of a text: where its components stand
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,8 +119,12 @@ def superpixels(method: str = "slic", n: int = 60, **options: Any) -> Recipe:
     return Recipe(f"superpixels({method!r}, {text})", make)
 
 
-def features(groups: Sequence[Sequence[int | str]] | dict[str, Sequence[int | str]] | None = None) -> Recipe:
-    """The columns of a table, or named groups of columns that come and go together; columns in no group stand alone."""
+def features(groups: Sequence[Sequence[int | str]] | dict[str, Sequence[int | str]] | str | None = None) -> Recipe:
+    """The columns of a table, or named groups of columns that come and go together; columns in no group stand alone.
+
+    groups="one-hot" finds the groups: columns whose names begin alike ("colour_red", "colour_blue"; also with "=" or ":"
+    for "_"), of which every row has exactly one 1 among 0s. Example: `askwhy.shapley(model, X, background=X, components=askwhy.features("one-hot"))`.
+    """
     return Recipe(f"features({'' if groups is None else groups})", lambda items, i: _features(items, groups))
 
 
@@ -127,35 +134,13 @@ def tokens() -> Recipe:
 
 
 def _tokens(items: Items, i: int) -> Components:
-    if items.kind != "text":
-        raise InputError(f"components='tokens' needs tokens, but an item has the shape {list(items.batch.shape[1:])}.")
+    if items.kind != "text" or items.arguments is None:
+        what = "the model takes texts and shows no tokens; choose 'words'" if items.texts else f"an item has the shape {list(items.batch.shape[1:])}"
+        raise InputError(f"components='tokens' needs a torch model's tokens, but {what}.")
     (part,) = items.arguments.parts
     size = int(np.prod(part.places))
     names = whole(part.readings[i], size).tokens if part.readings else tuple(f"token {k}" for k in range(size))
     return Components(names, part.owner.reshape(part.shape))
-
-
-RECIPES: dict[str, Callable[[], Recipe]] = {"pixels": pixels, "patches": patches, "superpixels": superpixels, "features": features, "tokens": tokens}
-
-
-def recipe(components: Any, items: Items) -> Recipe:
-    """What the user named: a recipe, its name, an array of labels, or None for the usual one of this kind of input."""
-    if isinstance(components, Recipe):
-        return components
-    if components is None:
-        components = {"image": "superpixels", "table": "features", "text": "tokens"}.get(items.kind, "pixels")
-    if items.kind == "several":
-        raise UnsupportedError("components of several inputs together are not known; use integrated_gradients, lrp or saliency.")
-    if items.kind == "text" and components != "tokens":
-        raise InputError(f"components={components!r} means nothing for tokens; leave it out.")
-    if isinstance(components, str):
-        if components not in RECIPES:
-            raise InputError(f"components={components!r}: choose one of {', '.join(map(repr, RECIPES))}, or give an array that numbers the regions.")
-        return RECIPES[components]()
-    array = np.asarray(components)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"components= is {array.dtype} {list(array.shape)}; an array has to number the regions, int [h, w].")
-    return Recipe(f"{len(np.unique(array))} given regions", lambda items, i: from_labels(array, items))
 
 
 def from_labels(labels: np.ndarray, items: Items) -> Components:
@@ -233,18 +218,22 @@ def _features(items: Items, groups: Any) -> Components:
     names = items.names or tuple(f"feature {k}" for k in range(grid[0]))
     if groups is None:
         return Components(names, np.arange(grid[0]))
+    if isinstance(groups, str):
+        if groups != "one-hot":
+            raise InputError(f"groups={groups!r}: give 'one-hot', a dict of names and columns, or a list of lists of columns.")
+        groups = one_hot_groups(items.batch, names)
     for members in groups.values() if isinstance(groups, dict) else groups:
         if isinstance(members, str) or not hasattr(members, "__len__"):
             raise InputError(f"groups= has {members!r} where a list of columns belongs.")
     if not isinstance(groups, dict):
-        groups = {" + ".join(names[_column(c, names)] for c in group): group for group in groups}
+        groups = {" + ".join(names[place_of_column(c, names)] for c in group): group for group in groups}
     labels = np.full(grid[0], -1)
     titles: list[str] = []
     for title, members in groups.items():
         if len(members) == 0:
             raise InputError(f"the group {title!r} is empty; give it columns, or leave it out.")
         for column in members:
-            k = _column(column, names)
+            k = place_of_column(column, names)
             if labels[k] >= 0:
                 raise InputError(f"groups= has the column {names[k]!r} twice.")
             labels[k] = len(titles)
@@ -256,13 +245,3 @@ def _features(items: Items, groups: Any) -> Components:
         twice = next(title for title in titles if titles.count(title) > 1)
         raise InputError(f"{twice!r} names two components; give the group another name than the columns outside it.")
     return Components(tuple(titles), labels)
-
-
-def _column(column: int | str, names: Sequence[str]) -> int:
-    if isinstance(column, str):
-        if column not in names:
-            raise InputError(f"groups= names the column {column!r}, which is not in the table.")
-        return list(names).index(column)
-    if isinstance(column, bool) or not isinstance(column, (int, np.integer)) or not 0 <= column < len(names):
-        raise InputError(f"groups= names the column {column}, but there are {len(names)}, counted from 0.")
-    return int(column)

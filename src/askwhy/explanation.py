@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.errors import FileError, InputError, UnsupportedError, near
-from askwhy.reading import Reading, Shown, only_padding_left, segments, whole, without_padding
+from askwhy.reading import Reading, Shown, only_padding_left, whole, without_padding
 from askwhy.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Explanation:
     residual: np.ndarray | None = None
     std_error: np.ndarray | None = None
     components: tuple[tuple[str, ...], ...] | None = None
+    data: tuple[tuple[str, ...], ...] | None = None  # what a table holds in each component, in words
     regions: np.ndarray | None = None  # int [n, h, w]: the component of each pixel, for values [n, d] of pictures
     readings: tuple[Reading, ...] = ()  # the texts whose tokens the components are
     inputs: tuple[Shown, ...] = ()  # of a model of several: `why[name]` explains one; here their values lie side by side, [n, d]
@@ -68,6 +69,8 @@ class Explanation:
         i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
         cut = {f.name: _cut(getattr(self, f.name), i) for f in fields(self) if f.name in PER_ITEM}
         d = len(cut["components"][0]) if cut["components"] else None
+        if d is not None and self.values.ndim == 3:
+            cut["values"] = cut["values"][:, :d, :d]
         if d is not None and self.values.ndim == 2:
             cut["values"] = cut["values"][:, :d]
             cut["std_error"] = None if cut["std_error"] is None else cut["std_error"][:, :d]
@@ -99,6 +102,8 @@ class Explanation:
         one = self[i].values[0]
         if self.regions is not None:
             return one[self.regions[i]]
+        if self.components is not None and one.ndim == 2:
+            raise UnsupportedError("interactions are no map of a picture; use plot() or top().")
         if one.ndim == 3:
             return one.sum(0 if one.shape[0] in (1, 3, 4) or one.shape[2] not in (1, 3, 4) else 2)
         if one.ndim != 2:
@@ -119,6 +124,8 @@ class Explanation:
     def _parts(self) -> tuple[tuple[str, ...], np.ndarray]:
         if self.inputs:
             return tuple(one.name for one in self.inputs), np.array([self[one.name].values[0].sum() for one in self.inputs])
+        if self.components is not None and self.values.ndim == 3:
+            return _pairs(self.components[0], self.values[0])
         if self.components is not None:
             return self.components[0], self[0].values[0]
         if self.values.ndim == 2:
@@ -192,19 +199,12 @@ class Explanation:
             said.append(self.details["note"])
         return said or ["no error bars: this method does not sample, and its values promise no sum that could be checked"]
 
-    def plot(self, ax: Axes | None = None, i: int = 0) -> Axes:
-        """Draw item i: a map over its picture, or bars for components. Returns the axes and never shows them."""
-        from askwhy.show import bars, heatmap, text
+    def plot(self, ax: Axes | None = None, i: int = 0, how: str = "auto") -> Axes:
+        """Draw item i and return the axes, which are never shown. how: "map", "regions" (the strongest, outlined), "text", "bars",
+        "waterfall" (from the base value to the score), "matrix" (interactions), "rule" (anchors), or "auto": what suits the values."""
+        from askwhy.plots import draw
 
-        title = f"{self.method}: {self.question(i)}"
-        if self.readings and self.readings[i].text is not None:
-            return text(segments(self.readings[i], self[i].values[0]), ax=ax, title=title, unit=self.unit)
-        if self.regions is None and self.values.ndim == 2:
-            names, values = self[i]._parts()
-            error = None if self.std_error is None or self.inputs else self[i].std_error[0]  # type: ignore[index]
-            return bars(values, names, error, ax=ax, title=title, unit=self.unit)
-        picture = self.pictures[i] if self.pictures else None
-        return heatmap(self.map(i), picture, ax=ax, title=title, unit=self.unit, clip=self.regions is None)
+        return draw(self, ax, i, how)
 
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
@@ -242,6 +242,7 @@ PER_ITEM = {
     "residual",
     "std_error",
     "components",
+    "data",
     "regions",
     "readings",
     "pictures",
@@ -256,6 +257,13 @@ def in_words(why: Explanation, readings: tuple[Reading, ...]) -> Explanation:
     error = None if why.std_error is None else without_padding(why.std_error, readings)
     names = tuple(r.tokens for r in readings)
     return replace(why, values=without_padding(why.values, readings), std_error=error, components=names, readings=readings)
+
+
+def _pairs(names: tuple[str, ...], values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """What each pair adds together (both halves), then what each component adds alone."""
+    first, second = np.triu_indices(len(names), 1)
+    named = tuple(f"{names[a]} x {names[b]}" for a, b in zip(first, second, strict=True))
+    return (*named, *names), np.concatenate([2 * values[first, second], np.diag(values)[: len(names)]])
 
 
 def _cut(value: Any, i: int) -> Any:

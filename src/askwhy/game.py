@@ -15,8 +15,10 @@ from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
 from askwhy.models.base import is_out_of_memory
 from askwhy.score import Score, too_large
+from askwhy.tables import Background
 
 Progress = Callable[[int, int], Any]  # (done, total); returning False stops
+Given = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 MANY = 48  # inputs from which on it pays to keep memory
 LARGEST_CHUNK = 256 * 2**20  # bytes of one batch of inputs
 
@@ -101,19 +103,23 @@ def _chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tic
 class Game:
     """v(z): z bool [m, d] -> float64 [m], the score of one item when only the components in z are present.
 
-    Equal z are asked once. Where `absent` holds several background rows, v is the mean over them.
+    Equal z are asked once. Where `absent` holds several background rows, v is their mean, by `weights` [k].
+    given: z [m, d] -> rows [m, k, *item] and their weights [m, k], where what stands for the absent depends on what is present.
     """
 
     def __init__(
         self, score: Score, item: int, components: Components, absent: np.ndarray, *,
+        weights: np.ndarray | None = None, given: Given | None = None,
         batch_size: int | str = "auto", tick: Progress | None = None, total: int | None = None, precision: str = "float32",
     ) -> None:  # fmt: skip
         self.score, self.item, self.components, self.tick = score, item, components, tick
         self.batch_size, self.precision = batch_size, precision
+        self._weights = np.full(len(absent), 1 / len(absent)) if weights is None else weights / weights.sum()
+        self._given = given
         self.total, self._done = total, 0  # how many z will be asked in all, where that is known, for the progress
         self.deviation: float | None = None  # of the scores in another precision, measured on a few samples
         self._x = score.items.batch[item]
-        self._absent = self._like(absent)  # [k, *item]
+        self._absent = absent if components.write else self._like(absent)  # [k, *item]
         self._known: dict[bytes, float] = {}
 
     def __len__(self) -> int:
@@ -131,25 +137,48 @@ class Game:
 
     def _ask(self, z: np.ndarray) -> np.ndarray:
         """z [m, d], all different -> [m]; each z is shown with each background row."""
-        k = len(self._absent)
-
-        def show(at: np.ndarray) -> Any:
-            present = self.components.present(z[at // k])
-            return self.score.model.compose(present, self._x, self._absent[at % k] if k > 1 else self._absent)
-
+        rows, weights = (self._absent, self._weights) if self._given is None else self._given(z)
+        k = weights.shape[-1]
         total, model = len(z) * k, self.score.model
+
+        def show(start: int, stop: int) -> Any:
+            return self._show(z, rows, k, start, stop)
+
+        self._announce(total, show)
         with model.untouched():
-            samples = show(np.linspace(0, total - 1, min(total, 2 if self.precision == "float32" else 4)).astype(int))
+            some = np.linspace(0, len(z) - 1, min(len(z), 2 if self.precision == "float32" else 4)).astype(int)
+            samples = self._show(z[some], rows[some] if self._given else rows, k, 0, len(some))
             engine, name = self.score.engine(self.item, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
                 self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
 
             def work(start: int, stop: int) -> np.ndarray:
-                return self.score.evaluate(show(np.arange(start, stop)), self.item, engine)
+                return self.score.evaluate(show(start, stop), self.item, engine)
 
             values = in_chunks(total, work, batch_size_for(self.score, self.batch_size, name), self._progress(k))
         self._done += total
-        return values.reshape(len(z), k).mean(1)
+        return (values.reshape(len(z), k) * weights).sum(1)
+
+    def _show(self, z: np.ndarray, rows: Any, k: int, start: int, stop: int) -> Any:
+        """The perturbed inputs start to stop, of which number j is z[j // k] with row j % k of what stands for the absent."""
+        if self.components.write is not None:
+            return self.components.write(z[start:stop], rows[0])
+        if k > stop - start:  # not even one z is asked at once
+            at = np.arange(start, stop)
+            hidden = self._like(rows[at // k, at % k]) if self._given else rows[at % k]
+            return self.score.model.compose(self.components.present(z[at // k]), self._x, hidden)
+        first, last = start // k, -(-stop // k)
+        present = self.components.present(z[first:last])
+        hidden = self._like(rows[first:last]) if self._given else rows
+        whole = self.score.model.compose(present[:, None] if k > 1 else present, self._x, hidden)
+        return whole.reshape(-1, *self._x.shape)[start - first * k : stop - first * k] if k > 1 else whole
+
+    def _announce(self, total: int, show: Callable[[int, int], Any]) -> None:
+        """Tell a model that asks a service what it will be asked, before it is."""
+        expect = getattr(self.score.model, "expect", None)
+        if expect is not None:
+            whole = total if self.total is None else max(total, self.total * len(self._weights) - self._done)
+            expect(whole, self.score.items, (show(at, min(at + 256, total)) for at in range(0, total, 256)))
 
     def _progress(self, k: int) -> Progress | None:
         tick, before, whole = self.tick, self._done, self.total
@@ -168,6 +197,11 @@ class Game:
             return absent
         torch = sys.modules["torch"]
         return torch.as_tensor(np.ascontiguousarray(absent)).to(self._x.device, self._x.dtype)
+
+
+def weights_of(background: Any) -> np.ndarray | None:
+    """The weights of a summarised background; None where every row counts alike."""
+    return background.weights if isinstance(background, Background) else None
 
 
 @contextmanager

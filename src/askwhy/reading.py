@@ -17,6 +17,7 @@ class Reading:
     text: str | None = None
     spans: tuple[tuple[int, int], ...] | None = None  # in the text; (0, 0) for a token that is none of it
     special: tuple[bool, ...] = ()  # whether a token marks a beginning or an end
+    owners: tuple[int, ...] = ()  # the value that each token has, where they are not one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ def whole(reading: Reading, length: int) -> Reading:
 
 def segments(reading: Reading, values: np.ndarray) -> list[Segment]:
     """The text in pieces, each with its value; tokens without a place in the text stand where they come, unless they are 0."""
+    values = values[list(reading.owners)] if reading.owners else values
     if reading.text is None or reading.spans is None:
         return [piece for token, value in zip(reading.tokens, values, strict=True) for piece in (Segment(token, float(value)), Segment(" ", None))]
     found: list[Segment] = []

@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, ParamSpec
 
@@ -29,7 +29,7 @@ class Method:
     title: str  # as the literature writes it
     question: str
     needs: Need
-    inputs: tuple[str, ...]  # of "image", "table", "other"
+    inputs: tuple[str, ...]  # of "image", "table", "text", "several", "other"
     asks: str  # a sentence for people who do not know the field
     reads: str  # how to read the values
     unit: str  # of the values
@@ -37,8 +37,12 @@ class Method:
     scope: Literal["local", "global"]
     when: Literal["post hoc", "intrinsic"]
     paper: str
-    preference: int  # explain(method="auto") takes the highest that fits
+    preference: int | Mapping[str, int]  # explain(method="auto") takes the highest that fits; by the kind of input where that matters
     function: Callable[..., Explanation]
+
+    def preferred(self, kind: str) -> int:
+        """How much this method is preferred for such an input."""
+        return self.preference if isinstance(self.preference, int) else self.preference.get(kind, 0)
 
     @property
     def access(self) -> str:
@@ -74,7 +78,7 @@ def method(
     paper: str,
     unit: str = SCORE,
     signed: bool = True,
-    preference: int = 0,
+    preference: int | Mapping[str, int] = 0,
     question: str = "Why do you think this is a cat?",
     scope: Literal["local", "global"] = "local",
     when: Literal["post hoc", "intrinsic"] = "post hoc",

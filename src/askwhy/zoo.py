@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -164,6 +164,13 @@ def reviews() -> tuple[list[str], list[float]]:
     from askwhy.zoo_text import read_reviews
 
     return read_reviews()
+
+
+def adult() -> tuple[Any, np.ndarray, Any, np.ndarray]:
+    """The census income table of 1994 as DataFrames and labels: train, its labels, test, its labels (Kohavi 1996)."""
+    from askwhy.zoo_tables import adult as read
+
+    return read()
 
 
 MODELS: dict[str, Callable[[], Model]] = {

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from askwhy.answer import answer, pad
-from askwhy.components import absent, grid_of, patches, recipe
+from askwhy.components import absent, grid_of, patches
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
-from askwhy.game import Game, Progress, over_items, progress_of
+from askwhy.game import Game, Progress, over_items, progress_of, weights_of
 from askwhy.models.base import Items
+from askwhy.recipes import recipe
 from askwhy.registry import method
 from askwhy.score import ask
 
@@ -41,14 +42,14 @@ def occlusion(
     boxed = box(score.items, size, stride) if components is None and score.items.kind == "image" else None
     if (size is not None or stride is not None) and not boxed:
         raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
-    chosen = patches(*boxed) if boxed else recipe(components, score.items)
+    chosen = patches(*boxed) if boxed else recipe(components, score.items, text="tokens")
     score.predict()
     drops, parts, names, deviation = [], [], set(), 0.0
     with progress_of(progress, "occlusion") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
             found = chosen.make(score.items, i)
-            rows, name = absent(baseline if background is None else background, score.items, i, found, seed)
-            v = Game(score, i, found, rows, batch_size=batch_size, tick=count, total=len(found), precision=precision)
+            rows, name = absent(baseline if background is None else background, score.items, i, found, seed, weighted=True)
+            v = Game(score, i, found, rows, weights=weights_of(background), batch_size=batch_size, tick=count, total=len(found), precision=precision)
             drops.append(score.prediction[i] - without_each(v))
             deviation = max(deviation, v.deviation or 0.0)
             parts.append(found)
@@ -80,3 +81,46 @@ def box(items: Items, size: int | tuple[int, int] | None, stride: int | tuple[in
 
 def pair(length: int | tuple[int, int]) -> tuple[int, int]:
     return (length, length) if isinstance(length, int) else (length[0], length[1])
+
+
+@method(
+    title="Ablation",
+    needs="predictions",
+    inputs=("image", "table", "text"),
+    asks="What does the score lose without this part, or what does this part bring all alone?",
+    reads="positive: the part raises the score; with keep=True: by itself, with everything else taken away",
+    paper="Covert, Lundberg & Lee 2021 (removal-based explanations), https://arxiv.org/abs/2011.14878",
+)
+def ablation(
+    model: Any, x: Any, target: Any = None, *, versus: Any = None, keep: bool = False, components: Any = None, baseline: Any = "auto", background: Any = None,
+    precision: str = "float32", seed: int = 0, batch_size: int | str = "auto", progress: bool | Progress | None = None,
+) -> Explanation:  # fmt: skip
+    """v(all) - v(all but i) for each component i, or with keep=True v(only i) - v(nothing), in score units, [n, d].
+
+    Where the two differ much, components depend on one another: what one brings, another brings too. `components` are
+    superpixels, columns, or words by default; tables need `background` rows, over which v is the mean.
+    Example: `askwhy.ablation(predict, "A fine film", keep=True).top()`.
+    """
+    score = ask(model, x, target, versus)
+    chosen = recipe(components, score.items)
+    score.predict()
+    values, base, parts, names = [], [], [], set()
+    with progress_of(progress, "ablation") as tick:
+        for i, count in enumerate(over_items(tick, len(score))):
+            found = chosen.make(score.items, i)
+            rows, name = absent(baseline if background is None else background, score.items, i, found, seed, weighted=True)
+            v = Game(
+                score, i, found, rows, weights=weights_of(background), batch_size=batch_size, tick=count, total=len(found) + 1, precision=precision
+            )
+            base.append(float(v(np.zeros((1, len(v)), dtype=bool))[0]))
+            values.append(with_each(v) - base[-1] if keep else score.prediction[i] - without_each(v))
+            parts.append(found)
+            names.add(name)
+    params = {"components": chosen.text, "baseline": ", ".join(sorted(names))}
+    return answer(score, pad(values), base_value=np.array(base), components=parts, params=params)
+
+
+def with_each(v: Game, block: int = 4096) -> np.ndarray:
+    """v(only i) for each component i."""
+    starts = range(0, len(v), block)
+    return np.concatenate([v(np.eye(min(block, len(v) - start), len(v), start, dtype=bool)) for start in starts])

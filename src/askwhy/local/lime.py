@@ -1,230 +1,227 @@
-"""LIME: a linear model that stands in for the model near one input."""
+"""LIME: a simple model that stands in for the model near one input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from askwhy.answer import answer, pad
-from askwhy.components import absent, recipe
-from askwhy.errors import InputError
+from askwhy.answer import answer, in_words_of, pad
+from askwhy.components import Components, absent
+from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
-from askwhy.game import Game, Progress, over_items, progress_of
+from askwhy.game import Game, Progress, over_items, progress_of, weights_of
+from askwhy.local.lime_hidden import log_mass, neighbours, shares
+from askwhy.local.lime_row import near
+from askwhy.local.lime_table import Table, asked, table_of
+from askwhy.local.surrogate import SELECTIONS, SURROGATES, Samples, Tell, fit
+from askwhy.recipes import recipe
 from askwhy.registry import method
-from askwhy.score import ask
+from askwhy.score import Score, ask
+
+USUAL_WIDTH = 0.25  # of pictures and texts, as in the authors' code, where it is 25 hundredths for texts
 
 
 @method(
     title="LIME",
     needs="predictions",
-    inputs=("image",),
-    asks="Near this picture, which regions raise and which lower the score, when regions are hidden at random and a straight line is fitted to the answers?",
-    reads="positive: the region speaks for the class; negative: against it",
+    inputs=("image", "table", "text"),
+    asks="Near this input, which parts raise and which lower the score, when parts are changed at random and a straight line is fitted to the answers?",
+    reads="positive: that the part is as it is speaks for the class; negative: against it",
     paper="Ribeiro et al. 2016, https://arxiv.org/abs/1602.04938; sampling: Tan et al. 2023 (GLIME), https://arxiv.org/abs/2311.15722",
-    preference=20,
+    preference={"image": 20, "text": 10, "table": 10},
 )
 def lime(
-    model: Any, x: Any, target: Any = None, *, versus: Any = None, samples: int = 1000, width: float = 0.25, components: Any = None, baseline: Any = "component_mean",
-    num_features: int | None = None, selection: str = "auto", ridge: float = 1.0, sampling: str = "local", precision: str = "float32", seed: int = 0,
-    batch_size: int | str = "auto", progress: bool | Progress | None = None,
+    model: Any, x: Any, target: Any = None, *, versus: Any = None, samples: int | None = None, width: float | None = None,
+    components: Any = None, baseline: Any = None, background: Any = None, bins: str | None = "quartile", around: str = "data",
+    categorical: Sequence[int | str] | None = None, surrogate: str = "ridge", num_features: int | None = None, selection: str = "auto",
+    ridge: float = 1.0, sampling: str = "local", precision: str = "float32", seed: int = 0, batch_size: int | str = "auto",
+    progress: bool | Progress | None = None,
 ) -> Explanation:  # fmt: skip
-    """Coefficients [n, d] of a weighted ridge regression of the score on which components are shown, with standard errors.
+    """Coefficients [n, d] of a weighted ridge regression of the score on which parts are as they are, with standard errors.
 
-    width: what "near" means: weight exp(-D^2 / (2 width^2)) with D = 1 - sqrt(share shown), the cosine distance. samples,
-    width, components and baseline are choices that change the answer: vary them. num_features, selection: keep the best
-    ("none", "forward", "lasso", "highest_weights"; "auto" is forward up to 6, else highest weights). sampling: "local"
-    draws neighbours by their weight, so that seeds agree sooner; "uniform" is the original. details: fidelity (R2).
-    Ribeiro et al. 2016; Tan et al. 2023. Example: `askwhy.lime(model, photo, samples=500, seed=1).plot()`.
+    Pictures and texts: components are hidden behind `baseline` (or `background` rows). Tables: columns are drawn anew from `background` rows; bins "quartile", "decile",
+    "entropy" or None (numbers as they are, per standard deviation); around "data" or "point" (numbers near the row's own);
+    `categorical` names columns of codes. width: what "near" means, exp(-D^2 / (2 width^2)); D is 1 - sqrt(share shown), width
+    0.25; for a table the distance over columns, width 0.75 sqrt(d). samples: 1,000, for tables 5,000. Vary them all.
+    surrogate: "ridge", "lasso" or "tree". num_features, selection: keep the best ("none", "forward", "lasso",
+    "highest_weights", "auto"). sampling: "local" draws neighbours by their weight, so that seeds agree; "uniform" is the
+    original. details: fidelity (R2). Ribeiro et al. 2016; Tan et al. 2023.
+    Example: `askwhy.lime(model, row, background=X).plot()`.
     """
-    check_settings(samples, width, selection, sampling, num_features)
+    check_settings(samples, width, selection, sampling, num_features, surrogate, ridge)
     score = ask(model, x, target, versus)
-    chosen = recipe(components, score.items)
-    score.predict()
-    fits, parts, names = [], [], set()
+    found = places(score, x, components, baseline, background, bins, around, categorical, seed, precision, batch_size)
+    width = found.width if width is None else width
+    samples = (5000 if found.tabular else 1000) if samples is None else samples
+    settings: dict[str, Any] = {"surrogate": surrogate, "num_features": num_features, "selection": selection, "ridge": ridge}
+    all_places, fits = [], []
     with progress_of(progress, "lime") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
-            found = chosen.make(score.items, i)
-            rows, name = absent(baseline, score.items, i, found, seed)
-            z, weight, together = neighbours(len(found), samples, width, sampling, np.random.default_rng([seed, i]))
-            v = Game(score, i, found, rows, batch_size=batch_size, tick=count, precision=precision)
-            check_hidden(z, weight, found.names, samples, width)
-            fitted = fit(z, v(z), weight, together, num_features, selection, ridge)
-            fits.append({**fitted, "deviation": v.deviation})
-            parts.append(found)
-            names.add(name)
-    return answer(
-        score,
-        pad([f["values"] for f in fits]),
-        std_error=pad([f["std_error"] for f in fits], np.nan),
-        base_value=np.array([f["intercept"] for f in fits]),
-        components=parts,
-        params={"components": chosen.text, "baseline": ", ".join(sorted(names))},
-        details={
-            "fidelity": tuple(f["fidelity"] for f in fits),
-            "selected": tuple(f["selected"] for f in fits),
-            "effective_samples": tuple(f["effective_samples"] for f in fits),
-            **({"bfloat16_deviation": max(f["deviation"] for f in fits)} if precision != "float32" else {}),
-        },
+            place = found.make(i, count)
+            s = place.draw(samples, width, sampling, np.random.default_rng([seed, i]))
+            usable = seen(s, place, samples, width)
+            fits.append(fit(s, place.ask(s), usable, place.tell, **settings))
+            all_places.append(place)
+    return told(score, found, all_places, fits, {"width": width, "samples": samples})
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One input and its neighbourhood, of whatever kind the input is."""
+
+    components: Components
+    draw: Callable[[int, float, str, np.random.Generator], Samples]
+    ask: Callable[[Samples], np.ndarray]  # the scores [m]
+    log_mass: Callable[[float], float]  # of the kernel of a width, over all that can be drawn
+    tell: Tell
+    tabular: bool = False
+    data: tuple[str, ...] | None = None  # what a table holds in each component, in words
+    game: Game | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """How to come to the neighbourhood of item i, and what the answer says of all."""
+
+    make: Callable[[int, Progress | None], Place]
+    width: float
+    params: dict[str, str]
+    tabular: bool = False
+
+
+def places(
+    score: Score, x: Any, components: Any, baseline: Any, background: Any, bins: str | None, around: str, categorical: Any, seed: int,
+    precision: str, batch_size: int | str,
+) -> Places:  # fmt: skip
+    """Columns drawn anew for a table with a background, else components that are hidden."""
+    if baseline is not None and background is not None:
+        raise InputError("baseline= and background= both say what stands where something is hidden; give one of them.")
+    if score.items.kind == "table" and baseline is None:
+        if components is not None:
+            raise InputError(
+                "components= of a table goes with baseline=, the row that stands for what is hidden; else the components are its columns."
+            )
+        if precision != "float32":
+            raise UnsupportedError(f"precision={precision!r} is for pictures; leave it out.")
+        table = table_of(score, x, background, bins, around, categorical, batch_size)
+        score.predict()
+        text = f"{len(table.names)} columns" + (f" in {bins} bins" if bins else "")
+        make = partial(table_place, score, table, batch_size)
+        return Places(make, 0.75 * len(table.names) ** 0.5, {"components": text, "background": table.text}, tabular=True)
+    if bins != "quartile" or around != "data" or categorical is not None:
+        raise InputError("bins=, around= and categorical= are for tables with background= rows; leave them out.")
+    return hiding(score, components, baseline, background, seed, precision, batch_size)
+
+
+def hiding(score: Score, components: Any, baseline: Any, background: Any, seed: int, precision: str, batch_size: int | str) -> Places:
+    """Components that are hidden behind a baseline, or behind background items, over which the score is averaged."""
+    chosen = recipe(components, score.items)
+    usual = "component_mean" if score.items.kind == "image" else "auto"
+    hidden = next((one for one in (baseline, background) if one is not None), usual)
+    score.predict()
+    params, names = {"components": chosen.text}, set()
+
+    def make(i: int, count: Progress | None) -> Place:
+        parts = chosen.make(score.items, i)
+        rows, name = absent(hidden, score.items, i, parts, seed, weighted=True)
+        names.add(name)
+        params["baseline"] = ", ".join(sorted(names))
+        v = Game(score, i, parts, rows, weights=weights_of(background), batch_size=batch_size, tick=count, precision=precision)
+        base = shares(len(parts), even=score.items.kind == "text")
+        draw = partial(neighbours, len(parts), base=base)
+        return Place(parts, draw, lambda s: v(s.z), partial(log_mass, base), lambda j, _: f"{parts.names[j]} is shown", game=v)
+
+    return Places(make, USUAL_WIDTH, params)
+
+
+def table_place(score: Score, table: Table, batch_size: int | str, i: int, count: Progress | None) -> Place:
+    found = near(table, score.items, i)
+    names = tuple(axis.name for axis in found.axes)
+    data = (
+        None if table.discrete else tuple("" if axis.tell is None else in_words_of(value) for axis, value in zip(found.axes, found.row, strict=True))
     )
+    parts = Components(names, np.arange(len(names)))
+    return Place(parts, found.draw, lambda s: asked(score, i, s.rows, batch_size, count), found.log_mass, found.tell, True, data)
 
 
-def check_settings(samples: int, width: float, selection: str, sampling: str, num_features: int | None) -> None:
+def told(score: Score, found: Places, all_places: list[Place], fits: list[dict[str, Any]], params: dict[str, Any]) -> Explanation:
+    """The Explanation of what was fitted at each place."""
+    details: dict[str, Any] = {
+        name: tuple(f[name] for f in fits) for name in ("fidelity", "selected", "effective_samples", "tree") if name in fits[0]
+    }
+    unseen = [name for place, f in zip(all_places, fits, strict=True) for name in unvaried(place, f)]
+    if unseen:
+        shown = ", ".join(dict.fromkeys(unseen))
+        details["note"] = f"no effect can be seen of: {shown} (too few neighbours differ from the input there, or are like it)"
+    deviations = [p.game.deviation for p in all_places if p.game is not None and p.game.deviation is not None]
+    if deviations:
+        details["bfloat16_deviation"] = max(deviations)
+    errors = None if "tree" in fits[0] else pad([f["std_error"] for f in fits], np.nan)
+    why = answer(
+        score, pad([f["values"] for f in fits]), std_error=errors, base_value=np.array([f["intercept"] for f in fits]),
+        components=[p.components for p in all_places], params={**found.params, **params}, details=details,
+    )  # fmt: skip
+    return replace(why, data=tuple(p.data or () for p in all_places) if all_places[0].data else None) if found.tabular else why
+
+
+def unvaried(place: Place, fitted: dict[str, Any]) -> list[str]:
+    return [name for name, usable in zip(place.components.names, fitted["usable"], strict=True) if not usable]
+
+
+def check_settings(
+    samples: int | None, width: float | None, selection: str, sampling: str, num_features: int | None, surrogate: str = "ridge", ridge: float = 1.0
+) -> None:
     """One clear message for each wrong setting."""
-    if samples < 10:
+    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 10):
         raise InputError(f"samples={samples}: a regression needs at least 10, better several hundred.")
-    if not width > 0:
-        raise InputError(f"width={width}: the neighbourhood's width has to be positive; 0.25 is usual for pictures.")
+    if width is not None and not width > 0:
+        raise InputError(
+            f"width={width}: the neighbourhood's width has to be positive; 0.25 is usual for pictures and texts, 0.75 sqrt(d) for tables."
+        )
     if selection not in SELECTIONS and selection != "auto":
         raise InputError(f"selection={selection!r}: choose 'auto', {', '.join(map(repr, SELECTIONS))}.")
     if sampling not in ("local", "uniform"):
         raise InputError(f"sampling={sampling!r}: choose 'local' or 'uniform'.")
     if num_features is not None and num_features < 1:
         raise InputError(f"num_features={num_features}: keep at least one, or None for all.")
+    if surrogate not in SURROGATES:
+        raise InputError(f"surrogate={surrogate!r}: choose one of {', '.join(map(repr, SURROGATES))}.")
+    if not ridge >= 0:
+        raise InputError(f"ridge={ridge}: the penalty cannot be negative; 0 is plain least squares.")
 
 
-def check_hidden(z: np.ndarray, weight: np.ndarray, names: Sequence[str], samples: int, width: float) -> None:
-    """A component that no neighbour hides, or that none shows, has no coefficient."""
-    if len(names) == 1:
-        raise InputError("the whole input is one component, so nothing can be compared; choose finer components (more superpixels, or patches).")
-    share = weight @ z / weight.sum()
-    bad = (share < 1e-9) | (share > 1 - 1e-9)
-    if bad.any():
+def seen(s: Samples, place: Place, samples: int, width: float) -> np.ndarray:
+    """bool [d]: the components whose effect the neighbours show. Raises InputError where it should be all, and is not."""
+    names = place.components.names
+    if len(names) == 1 and not place.tabular:
         raise InputError(
-            f"width={width}, samples={samples}: no neighbour that counts hides {names[int(bad.argmax())]}, so its effect cannot be seen; widen the neighbourhood, or take more samples."
+            "the whole input is one component, so nothing can be compared; choose finer components (superpixels, patches, words, characters)."
         )
+    usable = varied(s)
+    if (not place.tabular and not usable.all()) or not usable.any():
+        what = "hides" if not place.tabular else "differs in"
+        raise InputError(
+            f"width={width}, samples={samples}: no neighbour that counts {what} {names[int(usable.argmin())]}, so its effect cannot be seen; "
+            f"widen the neighbourhood, or take more samples{', or other background rows' if place.tabular else ''}."
+        )
+    return usable
 
 
-def log_kernel(share: np.ndarray, width: float) -> np.ndarray:
-    """The logarithm of the weight of a neighbour that shows this share of the components: log sqrt(exp(-D^2 / width^2))."""
-    return -((1 - np.sqrt(share)) ** 2) / (2 * width**2)
-
-
-def neighbours(d: int, samples: int, width: float, sampling: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-    """z bool [samples, d], the first all present; their weights; and how many in a row belong together (1 or 2).
-
-    Every way has the same expected regression. "uniform": each component shown with probability 1/2, weighted by the
-    kernel. "local": the number shown follows binomial(d, 1/2) times the kernel, taken at evenly spread quantiles, and
-    all weigh the same; where the neighbourhood is wide enough, each z comes with its complement, since in a pair the
-    effects of two components together cancel.
-    """
-    from scipy.special import expit
-
-    if sampling == "uniform":
-        z = rng.random((samples, d)) < 0.5
-        z[0] = True
-        return z, np.exp(log_kernel(z.mean(1), width)), 1
-    near = log_kernel(np.arange(d + 1) / d, width)  # of a z that shows 0..d components
-    of_pair, both = expit(near - near[::-1]), np.logaddexp(near, near[::-1])
-    worth = np.average(1 / (of_pair**2 + (1 - of_pair) ** 2), weights=chance(d, both))  # how many samples a pair counts for
-    paired = worth > 1.5
-    count = quantiles(chance(d, both if paired else near), -(-samples // 2) if paired else samples, rng)
-    z = rng.random((len(count), d)).argsort(1).argsort(1) < count[:, None]
-    z[0] = True
-    if not paired:
-        return z, np.ones(samples), 1
-    z = np.stack([z, ~z], 1).reshape(-1, d)[:samples]
-    return z, of_pair[z.sum(1)], 2
-
-
-def chance(d: int, log_factor: np.ndarray) -> np.ndarray:
-    """[d + 1]: the probability that 0..d components are shown, binomial(d, 1/2) times a factor."""
-    from scipy.special import gammaln
-
-    shown = np.arange(d + 1)
-    logs = gammaln(d + 1) - gammaln(shown + 1) - gammaln(d - shown + 1) + log_factor
-    share = np.exp(logs - logs.max())
-    return share / share.sum()
-
-
-def quantiles(share: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers 0..d with these shares, evenly spread, so that no draw misses a part of the neighbourhood."""
-    spread = (np.arange(count) + rng.random()) / count
-    return np.minimum(np.searchsorted(np.cumsum(share), spread), len(share) - 1)
-
-
-def fit(z: np.ndarray, y: np.ndarray, weight: np.ndarray, together: int, num_features: int | None, selection: str, ridge: float) -> dict[str, Any]:
-    """Weighted ridge on the selected components: values, std_error [d] (NaN where not selected), intercept, fidelity."""
-    from sklearn.linear_model import Ridge
-
-    d = z.shape[1]
-    x = z.astype(np.float64)
-    chosen = np.arange(d) if num_features is None or num_features >= d else select(x, y, weight, num_features, selection)
-    line = Ridge(alpha=ridge).fit(x[:, chosen], y, sample_weight=weight)
-    values, error = np.zeros(d), np.full(d, np.nan)
-    values[chosen] = line.coef_
-    error[chosen] = standard_errors(x[:, chosen], y - line.predict(x[:, chosen]), weight, together, ridge)
-    effective = round(float(weight.sum() ** 2 / (weight**2).sum()))
-    fidelity = float(line.score(x[:, chosen], y, weight)) if np.ptp(y) > 0 else 1.0
-    return {
-        "values": values,
-        "std_error": error,
-        "intercept": float(line.intercept_),
-        "fidelity": fidelity,
-        "selected": len(chosen),
-        "effective_samples": effective,
-    }
-
-
-def standard_errors(x: np.ndarray, residual: np.ndarray, weight: np.ndarray, together: int, ridge: float) -> np.ndarray:
-    """Of ridge coefficients, by the sandwich formula, which does not assume that the model is linear (White 1980).
-
-    Samples that were drawn together count as one (Liang & Zeger 1986).
-    """
-    n, d = x.shape
-    centred = x - np.average(x, axis=0, weights=weight)
-    bread = np.linalg.pinv((centred * weight[:, None]).T @ centred + ridge * np.eye(d))
-    pull = np.add.reduceat(centred * (weight * residual)[:, None], np.arange(0, n, together))  # [draws, d]
-    spare = max(n - d - 1, 1)
-    return np.sqrt(np.diag(bread @ (pull.T @ pull) @ bread) * n / spare)
-
-
-def select(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int, selection: str) -> np.ndarray:
-    """The columns to keep, as in the paper's implementation."""
-    if selection == "auto":
-        selection = "forward" if k <= 6 else "highest_weights"
-    return SELECTIONS[selection](x, y, weight, k)
-
-
-def _all(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
-    return np.arange(x.shape[1])
-
-
-def _forward(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
-    """Add the column that raises the weighted R2 most, k times."""
-    from sklearn.linear_model import LinearRegression
-
-    kept: list[int] = []
-    for _ in range(k):
-        rest = [j for j in range(x.shape[1]) if j not in kept]
-        gains = [LinearRegression().fit(x[:, [*kept, j]], y, weight).score(x[:, [*kept, j]], y, weight) for j in rest]
-        kept.append(rest[int(np.argmax(gains))])
-    return np.sort(kept)
-
-
-def _lasso(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
-    """The last step of the lasso path with at most k columns."""
-    from sklearn.linear_model import lars_path
-
-    root = np.sqrt(weight)
-    centred = (x - np.average(x, axis=0, weights=weight)) * root[:, None]
-    _, _, path = lars_path(centred, (y - np.average(y, weights=weight)) * root, method="lasso")
-    steps = [np.flatnonzero(step) for step in path.T]
-    return next((kept for kept in reversed(steps) if 0 < len(kept) <= k), np.arange(min(k, x.shape[1])))
-
-
-def _highest(x: np.ndarray, y: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
-    """The k largest coefficients of a fit on all columns."""
-    from sklearn.linear_model import Ridge
-
-    coefficients = Ridge(alpha=0.01).fit(x, y, sample_weight=weight).coef_
-    return np.sort(np.argsort(-np.abs(coefficients), kind="stable")[:k])
-
-
-SELECTIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
-    "none": _all,
-    "forward": _forward,
-    "lasso": _lasso,
-    "highest_weights": _highest,
-}
+def varied(s: Samples) -> np.ndarray:
+    """bool [d]: whether enough neighbours that count hold a value apart from the commonest."""
+    if s.z.dtype != bool:
+        return np.ptp(s.z[1:], axis=0) > 0
+    weight = s.weight[1:]
+    if (weight == 1).all():
+        shown = np.count_nonzero(s.z[1:], axis=0).astype(np.float64)
+        hidden = len(weight) - shown
+    else:
+        z = s.z[1:].astype(np.float64)
+        one, square = weight @ z, weight**2 @ z
+        rest, rest_square = np.maximum(weight.sum() - one, 0), np.maximum((weight**2).sum() - square, 0)
+        shown, hidden = one**2 / np.maximum(square, 1e-300), rest**2 / np.maximum(rest_square, 1e-300)
+    return np.minimum(shown, hidden) > 1.5  # so many equal ones would say as much; one alone would be fitted exactly

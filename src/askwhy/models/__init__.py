@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ def wrap(
     """Make a model that can be asked why. Wrap once, ask often: what is measured and prepared stays with it.
 
     model: a torch `nn.Module` in eval mode; an estimator with `predict_proba`, `decision_function` or `predict`;
-        or a function `batch [n, ...] -> scores [n, k] or [n]`. An already wrapped model comes back as it is.
+        the path of a saved one (.onnx, or what XGBoost, LightGBM and CatBoost save); an address of the Open Inference
+        Protocol (https://.../v2/models/NAME); or a function `batch [n, ...] -> scores [n, k] or [n]`.
     labels: names of the outputs, in order.
     transform: raw item (RGB PIL image) -> model input without batch axis.
     output: which number is explained. "logits" (torch: as returned; estimator: `decision_function`) or "probabilities"
@@ -50,10 +52,16 @@ def wrap(
         raise InputError(f"seed={seed!r} is for a torch module; let your {type(model).__name__} draw its random numbers from a seed of its own.")
     if isinstance(model, type):
         raise InputError(f"{model.__name__} is a class and cannot be asked: give an nn.Module or estimator made from it, with its weights.")
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        return _wrap_remote(model, labels, transform, output)
+    if isinstance(model, (str, os.PathLike)):
+        return _wrap_file(model, labels, transform, output)
     if any(hasattr(model, name) for name in ("predict_proba", "decision_function", "predict")):
+        from askwhy.models.boosters import from_booster, reader
         from askwhy.models.function import from_estimator
 
-        return from_estimator(model, labels, output, transform)  # type: ignore[arg-type]
+        make = from_estimator if reader(model) is None else from_booster
+        return make(model, labels, output, transform)  # type: ignore[arg-type]
     if callable(model):
         if output not in (None, "probabilities", "logits"):
             raise InputError("output= chooses among the outputs of a torch module; let your function return the scores itself.")
@@ -85,6 +93,18 @@ def _wrap_torch(net: Any, labels: Any, transform: Any, output: Any, seed: Any, t
         raise InputError(f"tokenizer= is a {type(tokenizer).__name__}; give one of the library transformers, or a function text -> ids.")
     own = configured_labels(net) if labels is None else labels
     return TorchModel(net, as_labels(own), transform, select, output == "probabilities", seed, tokenizer)
+
+
+def _wrap_remote(url: str, labels: Any, transform: Any, output: Any) -> Model:
+    from askwhy.models.remote import remote
+
+    return remote(url, labels=labels, transform=transform, output=output)
+
+
+def _wrap_file(path: str | os.PathLike[str], labels: Any, transform: Any, output: Any) -> Model:
+    from askwhy.models.boosters import from_file
+
+    return from_file(path, labels, output, transform)
 
 
 def configured_labels(net: Any) -> Any:

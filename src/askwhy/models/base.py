@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from askwhy.errors import InputError
+from askwhy.errors import AskwhyError, InputError, ModelError
+
+NUMERIC, CATEGORICAL, DATE = "numeric", "categorical", "date"  # what a column of a table holds
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Items:
     frames: tuple[Frame | None, ...]
     grey: Any = None  # [n, ...]: the model's input for a grey picture of the same size, where that is known
     names: tuple[str, ...] | None = None  # column names of a table
+    kinds: tuple[str, ...] | None = None  # what each column of a table holds: "numeric", "categorical" or "date"
     rebuild: Callable[[np.ndarray], Any] | None = None  # array -> what the estimator was trained on (DataFrame)
+    texts: tuple[str, ...] | None = None  # what was asked, where it was text
     arguments: Any = None  # Arguments of a torch model that takes several inputs, or token ids
     calls: int = 0  # inputs that the model was asked about to prepare these
 
@@ -42,7 +46,7 @@ class Items:
         parts = () if self.arguments is None else self.arguments.parts
         if len(parts) > 1:
             return "several"
-        if parts and parts[0].lookups:
+        if self.texts is not None or (parts and parts[0].lookups):
             return "text"
         return {4: "image", 2: "table"}.get(np.ndim(self.batch), "other")
 
@@ -119,6 +123,21 @@ def to_numpy(x: Any) -> np.ndarray:
     return (x.float() if x.is_floating_point() and x.element_size() == 2 else x).numpy()
 
 
+def is_missing(value: Any) -> bool:
+    """None, NaN, NaT or pandas.NA."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
+
+
+def frame_kinds(frame: Any) -> tuple[str, ...]:
+    """What the columns of a DataFrame hold."""
+    letters = [getattr(dtype, "kind", "O") for dtype in frame.dtypes]
+    named = [str(dtype) for dtype in frame.dtypes]
+    return tuple(
+        CATEGORICAL if name == "category" or kind in "ObSU" or name.startswith("str") else DATE if kind == "M" else NUMERIC
+        for kind, name in zip(letters, named, strict=True)
+    )
+
+
 def check_finite(batch: Any, what: str) -> None:
     """Refuse NaN and infinite numbers in an input, naming the first item that has one."""
     array = to_numpy(batch)
@@ -135,3 +154,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Memory ran out, as numpy, torch on a CPU or torch on a GPU say it."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+@contextmanager
+def said_clearly(shape: str) -> Iterator[None]:
+    """What a model raises inside the block, as one ModelError."""
+    try:
+        yield
+    except AskwhyError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"the model failed on an input of shape {shape}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What the library said, cut to one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

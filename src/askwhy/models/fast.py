@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
@@ -25,7 +26,18 @@ CONV_ARGUMENTS = {"input": None, "weight": None, "bias": None, "stride": 1, "pad
 LARGEST_COPY = 2**31  # bytes of parameters: a larger model is not copied
 
 
-def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any] | None:
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """The graph of a network, ready to be run in `dtype`."""
+
+    graph: fx.GraphModule
+    dtype: torch.dtype
+
+    def __call__(self, x: torch.Tensor) -> Any:
+        return as_dtype(self.graph(as_input(x, self.dtype)), x)
+
+
+def twin(net: torch.nn.Module, dtype: torch.dtype) -> Twin | None:
     """A faster function with the scores of `net`, in `dtype`; None where the graph cannot be proved to be straight."""
     graph = straight(net)
     if graph is None:
@@ -37,7 +49,7 @@ def twin(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], A
     ready = cast_any(graph).to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
     if dtype == torch.float32:  # in bfloat16 the packed layout is not the one that oneDNN wants later
         pack_weights(ready)
-    return lambda x: as_dtype(ready(as_input(x, dtype)), x)
+    return Twin(ready, dtype)
 
 
 def cast(net: torch.nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], Any]:

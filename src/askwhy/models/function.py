@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
-from askwhy.models.base import Items, as_labels, check_finite, contents, is_out_of_memory, show_shape, to_numpy
+from askwhy.models.base import Items, as_labels, check_finite, contents, frame_kinds, is_out_of_memory, show_shape, to_numpy
 from askwhy.models.photos import raw_items, through
 from askwhy.models.pictures import from_values
+
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(eq=False)
@@ -24,12 +26,16 @@ class FunctionModel:
     transform: Callable[[Any], Any] | None = None
     columns: tuple[str, ...] | None = None  # what an estimator was trained on
     classes: int | None = None  # how many an estimator has
+    native: Any = None  # the object of its own library, for methods that know it
     offers: frozenset[str] = frozenset({"predictions"})
     memory: dict[Any, Any] = field(default_factory=dict)
 
     def prepare(self, x: Any) -> Items:
         if hasattr(x, "columns") and hasattr(x, "iloc"):
             return self._prepare_frame(x)
+        texts = as_texts(x) if self.transform is None else None
+        if texts is not None:
+            return of_texts(texts)
         raw = raw_items(x, self.transform is not None)
         if raw is not None and (self.transform is not None or not isinstance(x, np.ndarray) or x.ndim != 4):
             made = through(as_array(self.transform or np.asarray), raw, self.memory)
@@ -40,7 +46,8 @@ class FunctionModel:
             raise InputError(f"x has the shape {show_shape(batch)}; its first axis counts the items, so a single one is x[None].")
         if self.columns and batch.ndim == 2 and batch.shape[1] != len(self.columns):
             raise InputError(f"x has {batch.shape[1]} columns, the model was trained on {len(self.columns)}.")
-        check_finite(batch, "item")
+        if batch.ndim != 2:  # in a table a missing value is a value, which the model takes or not
+            check_finite(batch, "item")
         pictures = tuple(from_values(item) if batch.ndim == 4 else None for item in batch)
         return Items(batch, pictures, (None,) * len(batch), names=self.columns, rebuild=frame_maker(self.columns))
 
@@ -61,11 +68,11 @@ class FunctionModel:
         def rebuild(values: np.ndarray) -> Any:
             return type(x)(values, columns=original).astype(dtypes)
 
-        return Items(x.to_numpy(), (None,) * len(x), (None,) * len(x), names=columns, rebuild=rebuild)
+        return Items(x.to_numpy(), (None,) * len(x), (None,) * len(x), names=columns, kinds=frame_kinds(x), rebuild=rebuild)
 
     def outputs(self, items: Items, batch: Any, owners: Sequence[int] | None = None) -> Any:
         try:
-            out = self.function(items.rebuild(batch) if items.rebuild else batch)
+            out = self.function(self.given(items, batch))
         except (AskwhyError, MemoryError):
             raise
         except Exception as error:  # whatever somebody else's function raises: say what it was given, keep the cause
@@ -73,6 +80,11 @@ class FunctionModel:
                 raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {type(error).__name__}: {error}") from error
         return self._as_scores(out)
+
+    @staticmethod
+    def given(items: Items, batch: Any) -> Any:
+        """What the function takes: texts in a list, a table as the model knows it."""
+        return list(batch) if items.texts is not None else items.rebuild(batch) if items.rebuild else batch
 
     def _as_scores(self, out: Any) -> np.ndarray:
         """[m, k] from what the function returned."""
@@ -139,6 +151,27 @@ def as_array(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return out if hasattr(out, "shape") else np.asarray(out)
 
     return turned
+
+
+def as_texts(x: Any) -> list[str] | None:
+    """One text or a batch of them; None for anything else, and for the names of pictures."""
+    if hasattr(x, "tolist") and getattr(x, "ndim", 0) == 1 and getattr(x.dtype, "kind", "O") in "OUST":  # an array, or a column of a table
+        x = x.tolist()
+    texts = [x] if isinstance(x, str) else x
+    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        return None
+    return None if any(map(names_picture, texts)) else texts
+
+
+def names_picture(text: str) -> bool:
+    return len(text) < 1024 and text.lower().endswith(PICTURES)
+
+
+def of_texts(texts: list[str]) -> Items:
+    for k, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"text {k} is empty; there is no word in it that could be explained.")
+    return Items(np.array([*texts, None], object)[:-1], (None,) * len(texts), (None,) * len(texts), texts=tuple(texts))
 
 
 def as_batch(x: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,34 @@ def by_transformers(tokenizer: Any, texts: list[Text]) -> Encoded:
     return Encoded(taken, readings, {kind: one for kind in ("pad", "mask") if (one := getattr(tokenizer, f"{kind}_token_id", None)) is not None})
 
 
+def in_groups(texts: Sequence[str], tokenizer: Any, run: Callable[[Any], Any]) -> Any:
+    """The scores [m, k] of texts in which words may be missing, by run(inputs)."""
+    import torch
+
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        made = tokenizer(list(texts), padding=len(texts) > 1)
+        check_lengths(made["attention_mask"], getattr(tokenizer, "model_max_length", None))
+        return run({name: np.asarray(made[name]) for name in INPUTS if name in made and name in tokenizer.model_input_names})
+    rows = [ids_of(tokenizer, text)[0] for text in texts]
+    found: dict[int, Any] = {}
+    for length in {len(row) for row in rows}:  # a function does not fill up
+        which = [k for k, row in enumerate(rows) if len(row) == length]
+        if not length:
+            raise InputError(f"tokenizer= makes no token of {texts[which[0]]!r}; give baseline= a word that stands for the absent ones.")
+        found.update(zip(which, run(np.stack([rows[k] for k in which]).astype(np.int64)), strict=True))
+    return torch.stack([found[k] for k in range(len(rows))])
+
+
+def ids_of(tokenizer: Any, text: Any) -> tuple[np.ndarray, Any]:
+    """ids [length] and tokens (or None) by a function text -> ids, or text -> (ids, tokens)."""
+    made = tokenizer(text)
+    ids, tokens = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    row = np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+    if row.ndim != 1 or (len(row) and row.dtype.kind not in "iu"):
+        raise InputError("tokenizer= has to turn one text into its ids, whole numbers [length], or into (ids, tokens).")
+    return row, tokens
+
+
 def check_lengths(masks: Any, limit: int | None) -> None:
     """Refuse what the model would cut off, or fail on."""
     for k, mask in enumerate(masks):
@@ -84,10 +112,9 @@ def reading(tokenizer: Any, made: Any, k: int, text: Text, fast: bool) -> Readin
 
 def by_function(tokenizer: Any, texts: list[Text]) -> Encoded:
     """By a function text -> ids, or text -> (ids, tokens)."""
-    made = [tokenizer(text) for text in texts]
-    pairs = [one if isinstance(one, tuple) and len(one) == 2 else (one, None) for one in made]
-    rows = [np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids) for ids, _ in pairs]
-    if any(row.ndim != 1 or row.dtype.kind not in "iu" or len(row) == 0 for row in rows):
+    pairs = [ids_of(tokenizer, text) for text in texts]
+    rows = [row for row, _ in pairs]
+    if any(len(row) == 0 for row in rows):
         raise InputError("tokenizer= has to turn one text into its ids, whole numbers [length], or into (ids, tokens).")
     if len({len(row) for row in rows}) > 1:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
 from askwhy.models.arguments import Arguments, read_arguments, whole_inputs
-from askwhy.models.base import Items, check_finite, is_out_of_memory, show_shape, to_numpy
+from askwhy.models.base import Items, check_finite, first_line, is_out_of_memory, said_clearly, show_shape, to_numpy
 from askwhy.models.fast import as_dtype, cast, copy_in, twin
+from askwhy.models.incremental import incremental
 from askwhy.models.inputs import items_of
 from askwhy.models.outputs import as_column, find_scores, joined, probabilities
 from askwhy.models.photos import raw_items, through
 from askwhy.models.pictures import from_values, is_picture
 from askwhy.models.slope import same_slopes, slope_twin
 from askwhy.models.state import all_modules, attributes, fingerprint, hooked, random_state, same_random_state, seed_all, set_random_state
-from askwhy.models.text import Encoded, as_texts, encode
+from askwhy.models.text import Encoded, as_texts, encode, in_groups
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,8 @@ class TorchModel:
         texts = as_texts(x) if self.tokenizer is not None else None
         if texts is not None:
             made = encode(self.tokenizer, texts)
-            return self._prepare_several(made.inputs if isinstance(made.inputs, dict) else (made.inputs,), made)
+            items = self._prepare_several(made.inputs if isinstance(made.inputs, dict) else (made.inputs,), made)
+            return replace(items, texts=tuple(texts)) if all(isinstance(one, str) for one in texts) else items  # type: ignore[type-var]
         if isinstance(x, Mapping) or (isinstance(x, tuple) and len(x) and not is_picture(x[0])):
             return self._prepare_several(x)
         raw = raw_items(x, self.transform is not None)
@@ -136,14 +138,26 @@ class TorchModel:
             return probabilities(out)
         return as_column(self.select(out) if self.select else find_scores(out))
 
-    def outputs(self, items: Items, batch: torch.Tensor, owners: Sequence[int] | None = None) -> Any:
+    def outputs(self, items: Items, batch: torch.Tensor | list[str], owners: Sequence[int] | None = None) -> Any:
         with torch.no_grad():
+            if isinstance(batch, list):
+                return in_groups(batch, self.tokenizer, self._read)
             return self.forward(batch, items.beside(range(len(items)) if owners is None else owners))
+
+    def _read(self, given: Any) -> Any:
+        """The scores of what a tokenizer made of texts."""
+        arguments = read_arguments(self.net, given if isinstance(given, dict) else (given,), self._place)
+        with said_clearly(arguments.described()):
+            return self.scores(arguments.passed(self.net, arguments.values))
 
     def engine(self, items: Items, item: int, samples: torch.Tensor, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"precision={precision!r}: choose 'float32' (the model's own) or 'bfloat16' (faster, not exact).")
         exact = precision == "float32"
+        if isinstance(samples, list):
+            if not exact:
+                raise UnsupportedError(f"precision={precision!r} and the words of a text do not go together; leave precision out.")
+            return None, "texts"
         if not exact and self.seed is not None:
             raise InputError(f"precision={precision!r} and a model that draws random numbers do not go together; leave precision out.")
         if exact and (calls < WORTH_A_TWIN or self.seed is not None or items.arguments is not None):
@@ -153,7 +167,13 @@ class TorchModel:
         own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
         with torch.no_grad():
             run = self._exact_twin(own, samples) if exact or own == torch.bfloat16 else self._other_twin(torch.bfloat16, samples)
-        return run, "forward" if run is None else f"twin {precision}"
+            boxed = None if run is None else self._incremental(own if exact else torch.bfloat16, items.batch[item], samples, calls)
+        return boxed or run, "forward" if run is None else f"{'incremental' if boxed else 'twin'} {precision}"
+
+    def _incremental(self, dtype: torch.dtype, x: torch.Tensor, samples: torch.Tensor, calls: int) -> Callable[[Any], Any] | None:
+        """The twin that computes only what a box over the input changes, where it pays and is proved."""
+        made = self.memory.get((twin.__name__, dtype), (None, None))[1]
+        return None if made is None else incremental(made, x, samples, calls, self.scores)
 
     def _rough(self, items: Items, item: int) -> Callable[[Any], Any]:
         """A copy in bfloat16, given what this item is beside the batch."""
@@ -272,19 +292,6 @@ class TorchModel:
             ) from cause
 
 
-@contextmanager
-def said_clearly(shape: str) -> Iterator[None]:
-    """What a model raises inside the block, as one ModelError."""
-    try:
-        yield
-    except AskwhyError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"the model failed on an input of shape {shape}: {first_line(error)}") from error
-
-
 def same_scores(wanted: Any, run: Callable[[Any], Any], samples: torch.Tensor) -> bool:
     """Whether a twin gives the model's scores to 1e-4 (relative above 1)."""
     try:
@@ -311,8 +318,3 @@ def as_tensor(x: Any) -> torch.Tensor:
     if array.dtype.kind not in "biuf":
         raise InputError(f"x is a {type(x).__name__} of {array.dtype}; a torch model needs numbers.")
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))  # torch warns about what it must not write to
-
-
-def first_line(error: BaseException) -> str:
-    """What the library said, cut to one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

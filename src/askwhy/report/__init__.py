@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from askwhy.report.cards import Card
     from askwhy.report.disagreement import Disagreement
+    from askwhy.report.phrases import Phrases
 
 __all__ = ["Case", "render"]
 
@@ -29,7 +30,8 @@ class View:
     """What the template shows of one case."""
 
     case: Case
-    photo: str  # data URI
+    phrases: Phrases
+    photo: str  # data URI; nothing for a text or a row
     question: str
     asked: tuple[str | None, str | None]  # target and versus, to mark them among the predictions
     score: str
@@ -46,10 +48,13 @@ def render(cases: Sequence[Case], model_name: str) -> str:
         raise InputError("a report needs at least one case.")
     for case in cases:
         case.check()
-    from askwhy.report import reproduce
+    from askwhy.report import phrases, reproduce
 
     return environment().get_template("page.html").render(
         views=[view(case, model_name) for case in cases],
+        page=phrases.of_page(case.kind for case in cases),
+        classes=any(case.top for case in cases) or any(case.kind == "photo" for case in cases),
+        maps=any(case.kind == "photo" for case in cases),
         model_name=model_name,
         style=trusted("style.css"),
         slider=trusted("slider.js"),
@@ -60,14 +65,15 @@ def render(cases: Sequence[Case], model_name: str) -> str:
 
 
 def view(case: Case, model_name: str) -> View:
-    from askwhy.report import cards, disagreement, images, reproduce, words
+    from askwhy.report import cards, disagreement, images, phrases, reproduce, words
 
     names = cards.named(case.explanations)
     made = [cards.card(why, name) for why, name in zip(case.explanations, names, strict=True)]
     first = case.explanations[0] if case.explanations else None
     return View(
         case=case,
-        photo=images.jpeg(case.photo),
+        phrases=phrases.OF_KIND[case.kind],
+        photo="" if case.photo is None else images.jpeg(case.photo),
         question=f"Why {first.question()}?" if first is not None and first.target else "No method answered",
         asked=(None, None) if first is None or not first.target else (first.target[0], first.versus[0] if first.versus else None),
         score="" if first is None or len(first.prediction) == 0 else words.number(float(first.prediction[0])),
@@ -96,7 +102,7 @@ def environment() -> Environment:
     from askwhy.report import words
 
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"number": words.number, "percent": words.percent}
+    made.filters |= {"number": words.number, "percent": words.percent, "held": words.held}
     return made
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
+from askwhy.plots import names_of, usual
 from askwhy.registry import Method, find
 from askwhy.report import images, words
+from askwhy.report.coloured import Word, coloured
 from askwhy.report.disagreement import is_map
-from askwhy.show import as_data_uri, bars, overlay
+from askwhy.show import as_data_uri, overlay
 from askwhy.show.pictures import COARSE, COLOURS, clipped, limit
 
 SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
+NARROW = 4.6  # inches: bars whose words are readable in a card
 POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained
 
 
@@ -56,11 +60,14 @@ class Card:
     layer: str | None  # data URI of the map
     coarse: bool
     ratio: str  # width / height of the map, for CSS
-    bars: str | None  # data URI, for values that are no map
+    words: Sequence[Word]  # the text, coloured
+    bars: str | None  # data URI of the picture of values that are neither a map nor a text
     scale: Scale
     range: str
     clipped: bool  # the strongest single pixels lie beyond the colour scale
     parts: Sequence[Part]
+    rule: bool  # the method looks for conditions
+    nothing: str  # what it means that no part counts
     bound: bool  # the standard errors of the parts are upper bounds
     alt: str
     trust: Sequence[str]
@@ -91,6 +98,7 @@ def card(why: Explanation, name: str) -> Card:
     """Everything that the template shows of one explanation."""
     method, mapped = registered(why.method), is_map(why)
     values = why.map() if mapped else why.values[0]
+    written = not mapped and usual(why, 0) == "text"
     signed = method.signed if method else bool((values < 0).any())
     shown, parts = (clipped(values) if mapped and why.components is None else values), strongest(why, signed)
     return Card(
@@ -105,13 +113,16 @@ def card(why: Explanation, name: str) -> Card:
         layer=as_data_uri(overlay(shown)) if mapped else None,
         coarse=mapped and min(values.shape) < COARSE,
         ratio=f"{values.shape[1]} / {values.shape[0]}" if mapped else "auto",
-        bars=None if mapped else drawn(why),
+        words=coloured(why) if written else (),
+        bars=None if mapped or written else drawn(why),
         scale=scale(shown, signed),
         range=f"{words.number(values.min())} to {words.number(values.max())}",
         clipped=bool(limit(shown) < limit(values)),
         parts=parts,
+        rule="rule" in why.details,
+        nothing=why.details["rule"][0] if "rule" in why.details else "All values are zero: by this method, nothing in the input moves the score.",
         bound=mapped and why.components is None and why.std_error is not None,
-        alt=described(name, parts),
+        alt=described(name, parts, "Map" if mapped else "Picture"),
         trust=[*why.trust(), *warnings(why)],
         facts=facts(why),
         params=[(key, words.plain(value)) for key, value in why.params.items()],
@@ -124,13 +135,13 @@ def under(why: Explanation) -> str | None:
 
 
 def drawn(why: Explanation) -> str:
-    """Bars for values that have no place in a picture."""
-    error = None if why.std_error is None else why.std_error[0]
-    return as_data_uri(bars(why.values[0], component_names(why), error))
-
-
-def component_names(why: Explanation) -> Sequence[str]:
-    return why.components[0] if why.components else [f"feature {k}" for k in range(why.values.shape[1])]
+    """The usual picture of values that have no place in a photo; the card has its title already."""
+    axes = why.plot()
+    axes.set_title("")
+    if usual(why, 0) == "bars":
+        figure: Any = axes.figure
+        figure.set_size_inches(NARROW, figure.get_figheight())
+    return as_data_uri(axes)
 
 
 def scale(values: np.ndarray, signed: bool) -> Scale:
@@ -145,11 +156,31 @@ def scale(values: np.ndarray, signed: bool) -> Scale:
 
 def strongest(why: Explanation, signed: bool, k: int = 5) -> list[Part]:
     """The strongest parts that are not zero."""
-    return [part(why, name, value, signed) for name, value in why.top(k) if value != 0]
+    if is_map(why) and why.components is None:
+        return [part(name, value, signed, error_of_cell(why, name), centre(why, name), why) for name, value in why.top(k) if value != 0]
+    names, values = why[0]._parts()
+    shown, errors = shown_names(why, names), errors_of(why, len(values))
+    order = np.argsort(-np.abs(values), kind="stable")[:k]
+    return [part(shown[j], float(values[j]), signed, errors[j], inside(why, j), why) for j in order if values[j] != 0]
 
 
-def part(why: Explanation, name: str, value: float, signed: bool) -> Part:
-    error, at = error_of(why, name), centre(why, name)
+def shown_names(why: Explanation, names: Sequence[str]) -> Sequence[str]:
+    """With what a table holds there, and with its place where a text has a word several times."""
+    if not why.readings:
+        held = names if "rule" in why.details else names_of(why, 0)  # a condition names the value that it is about
+        return held if len(held) == len(names) else names
+    return [
+        f"{name} ({words.ordinal(names[: j + 1].count(name))} of {names.count(name)})" if names.count(name) > 1 else name
+        for j, name in enumerate(names)
+    ]
+
+
+def errors_of(why: Explanation, count: int) -> np.ndarray:
+    """One standard error for each part, NaN where it is not known."""
+    return why.std_error[0] if why.std_error is not None and why.std_error.shape == (1, count) else np.full(count, np.nan)
+
+
+def part(name: str, value: float, signed: bool, error: float, at: tuple[float, float] | None, why: Explanation) -> Part:
     doubtful = bool(np.isfinite(error) and abs(value) < 2 * error)
     text = "" if why.std_error is None else f"± {words.number(error)}" if np.isfinite(error) else "–"
     where, detail = (words.place(at[1] / 100, at[0] / 100), name) if at and SPAN.match(name) else (name, "")
@@ -157,14 +188,11 @@ def part(why: Explanation, name: str, value: float, signed: bool) -> Part:
     return Part(where, detail, (words.signed if signed else words.number)(value), tone, text, doubtful, at)
 
 
-def error_of(why: Explanation, name: str) -> float:
-    """The standard error of one part; of a cell of a map, the mean of its pixels' errors, which the cell's own cannot exceed."""
-    if why.std_error is None:
-        return float("nan")
-    if not is_map(why) or why.components is not None:
-        return float(why.std_error[0][list(component_names(why)).index(name)])
+def error_of_cell(why: Explanation, name: str) -> float:
+    """The mean of the errors of a cell's pixels, which the cell's own cannot exceed."""
     span = span_of(name)
-    assert span is not None
+    if why.std_error is None or span is None:
+        return float("nan")
     top, bottom, left, right = span
     return float(replace(why, values=why.std_error).map()[top:bottom, left:right].mean())
 
@@ -179,22 +207,19 @@ def span_of(name: str) -> tuple[int, int, int, int] | None:
 
 
 def centre(why: Explanation, name: str) -> tuple[float, float] | None:
-    """Where to put the number of a part: left and top in percent; None outside of pictures."""
-    if not is_map(why):
-        return None
-    height, width = why.map().shape
+    """Where to put the number of a cell of a map: left and top in percent."""
     span = span_of(name)
-    if span is not None:
-        top, bottom, left, right = span
-        return 50 * (left + right) / width, 50 * (top + bottom) / height
-    return inside(why, name)
-
-
-def inside(why: Explanation, name: str) -> tuple[float, float] | None:
-    """The pixel of a region that is nearest to its centre of mass, which may itself lie outside."""
-    if why.regions is None or why.components is None:
+    if span is None:
         return None
-    mask = why.regions[0] == why.components[0].index(name)
+    (height, width), (top, bottom, left, right) = why.map().shape, span
+    return 50 * (left + right) / width, 50 * (top + bottom) / height
+
+
+def inside(why: Explanation, component: int) -> tuple[float, float] | None:
+    """The pixel of a region that is nearest to its centre of mass, which may itself lie outside; None where there are no regions."""
+    if why.regions is None or not is_map(why):
+        return None
+    mask = why.regions[0] == component
     y, x = np.nonzero(mask)
     if len(y) == 0:
         return None
@@ -202,11 +227,11 @@ def inside(why: Explanation, name: str) -> tuple[float, float] | None:
     return 100 * (x[k] + 0.5) / mask.shape[1], 100 * (y[k] + 0.5) / mask.shape[0]
 
 
-def described(name: str, parts: Sequence[Part]) -> str:
-    """The map for those who cannot see it."""
+def described(name: str, parts: Sequence[Part], drawn: str) -> str:
+    """The picture for those who cannot see it."""
     if not parts:
-        return f"Map by {name}: zero everywhere."
-    return f"Map by {name}. Strongest: " + "; ".join(f"{p.name}, {p.value}" for p in parts[:3]) + "."
+        return f"{drawn} by {name}: zero everywhere."
+    return f"{drawn} by {name}. Strongest: " + "; ".join(f"{p.name}, {p.value}" for p in parts[:3]) + "."
 
 
 def warnings(why: Explanation) -> list[str]:
@@ -221,6 +246,6 @@ def facts(why: Explanation) -> list[tuple[str, str]]:
     """Cost and findings, without those that `trust` already says in a sentence."""
     base = [] if why.base_value is None else [("base value (nothing present)", words.number(float(why.base_value[0])))]
     seed = [] if why.seed is None else [("seed", str(why.seed))]
-    said = ("fidelity", "bfloat16_deviation")
-    found = [(key.replace("_", " "), words.plain(value)) for key, value in why.details.items() if key not in said and value not in ((), [], "")]
+    told = ("fidelity", "bfloat16_deviation", "note", "rule")
+    found = [(key.replace("_", " "), words.plain(value)) for key, value in why.details.items() if key not in told and value not in ((), [], "")]
     return [("model calls", f"{why.model_calls:,}"), ("time", f"{words.number(why.seconds)} s"), *seed, *base, *found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,8 @@ class Disagreement:
     ranked: str  # what the ranks of the map and of `worst` are ranks of
     worst: Worst | None
     map: str | None  # data URI
+    mapped: bool
+    apart: str  # which methods speak of other parts, and are not compared
 
     def pair(self, a: int, b: int) -> Pair | None:
         return next((p for p in self.pairs if {p.first, p.second} == {a, b}), None)
@@ -76,7 +79,8 @@ def pooled(heat: np.ndarray) -> np.ndarray:
 
 
 def is_map(why: Explanation) -> bool:
-    return why.regions is not None or why.values.ndim > 2
+    """Interactions [n, d, d] are none, though they may be about the regions of a picture."""
+    return (why.regions is not None and why.values.ndim == 2) or (why.values.ndim > 2 and why.components is None)
 
 
 def parts_of(why: Explanation, magnitude: bool) -> np.ndarray:
@@ -100,33 +104,56 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b) / scale if scale > 0 else float("nan")
 
 
-def comparable(whys: Sequence[Explanation]) -> bool:
-    """Maps with maps, or tables with the same features."""
-    if all(map(is_map, whys)):
-        return True
-    return not any(map(is_map, whys)) and len({(why.values.shape, why.components) for why in whys}) == 1
+def parts_in_common(why: Explanation) -> Any:
+    """Equal for two explanations that speak of the same parts: maps, or values of the same components."""
+    return "map" if is_map(why) else (why.values.shape, why.components)
+
+
+def comparable(whys: Sequence[Explanation]) -> list[int]:
+    """Which explanations speak of the same parts: the largest such group. Interactions speak of pairs, which have no order."""
+    kinds = [parts_in_common(why) if is_map(why) or why.values.ndim == 2 else None for why in whys]
+    groups = [[j for j, other in enumerate(kinds) if other == kind] for kind in kinds if kind is not None]
+    return max(groups, key=len, default=[])
 
 
 def compare(whys: Sequence[Explanation], signed: Sequence[bool], names: Sequence[str]) -> Disagreement | None:
     """None where there is nothing to compare."""
-    if len(whys) < 2 or not comparable(whys):
+    kept = comparable(whys)
+    if len(kept) < 2:
         return None
+    rest = [names[k] for k in range(len(whys)) if k not in kept]
+    apart = f"{words.listed(rest)} {'speaks' if len(rest) == 1 else 'speak'} of other parts, and so cannot be compared." if rest else ""
+    return compared_all([whys[k] for k in kept], [signed[k] for k in kept], [names[k] for k in kept], apart)
+
+
+def compared_all(whys: Sequence[Explanation], signed: Sequence[bool], names: Sequence[str], apart: str) -> Disagreement:
+    """Of explanations that all speak of the same parts."""
+    mapped = is_map(whys[0])
     pairs = [pair(whys, signed, i, j) for i, j in combinations(range(len(whys)), 2)]
     magnitude = not all(signed)
     stack = np.stack([ranks(parts_of(why, magnitude)) for why in whys])  # [methods, parts]
     kept = [k for k, row in enumerate(stack) if np.ptp(row) > 0]  # a constant map ranks nothing
     spread = stack[kept].std(0) if len(kept) > 1 else np.zeros(stack.shape[1])
-    mapped, found = is_map(whys[0]), bool(spread.max() > 0)
+    found = bool(spread.max() > 0)
     return Disagreement(
         names=names,
         pairs=pairs,
-        sentence=sentence(pairs, names),
+        sentence=sentence(pairs, names, "a map that is the same everywhere" if mapped else "a method that finds all parts alike"),
         compared=compared(signed, names),
-        parts=f"the {GRID * GRID} cells of a {GRID} × {GRID} grid" if mapped else f"the {stack.shape[1]} features",
+        parts=counted(whys[0], stack.shape[1]),
         ranked="magnitude" if magnitude else "signed value",
         worst=worst(spread, stack[kept], [names[k] for k in kept], whys[0]) if found else None,
         map=as_data_uri(images.spread(spread.reshape(GRID, GRID))) if mapped and found else None,
+        mapped=mapped,
+        apart=apart,
     )
+
+
+def counted(why: Explanation, count: int) -> str:
+    """How many parts are ranked, and of what."""
+    if is_map(why):
+        return f"the {GRID * GRID} cells of a {GRID} × {GRID} grid"
+    return f"the {count} parts of the text" if why.readings else f"the {count} features"
 
 
 def pair(whys: Sequence[Explanation], signed: Sequence[bool], i: int, j: int) -> Pair:
@@ -134,11 +161,11 @@ def pair(whys: Sequence[Explanation], signed: Sequence[bool], i: int, j: int) ->
     return Pair(i, j, spearman(parts_of(whys[i], magnitude), parts_of(whys[j], magnitude)), magnitude)
 
 
-def sentence(pairs: Sequence[Pair], names: Sequence[str]) -> str:
+def sentence(pairs: Sequence[Pair], names: Sequence[str], constant: str) -> str:
     """Which two agree most and which least."""
     known = sorted((p for p in pairs if np.isfinite(p.correlation)), key=lambda p: -p.correlation)
     if not known:
-        return "No two methods can be compared: a map that is the same everywhere ranks nothing."
+        return f"No two methods can be compared: {constant} ranks nothing."
     if len(known) == 1:
         return f"{both(known[0], names)} {strength(known[0].correlation)} (rank correlation {known[0].text})."
     most, least = known[0], known[-1]

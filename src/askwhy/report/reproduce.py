@@ -9,20 +9,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from askwhy.explanation import Explanation
+from askwhy.models.base import is_missing
 from askwhy.report.cards import registered
 from askwhy.report.case import Case
 
-RECIPE = re.compile(r"(pixels|patches|superpixels|features)\(.*\)$", re.DOTALL)
-OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ given regions)")
+RECIPE = re.compile(r"(pixels|patches|superpixels|features|words|characters|sentences|tokens)\(.*\)$", re.DOTALL)
+OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ rows of \d+|\d+ given regions)")
+INSTEAD = re.compile(r"replaced by (['\"].*['\"])$", re.DOTALL)
+COLUMNS = re.compile(r"features\(\)$|\d+ columns( in \w+ bins)?$")
 
 
 def script(case: Case, model_name: str) -> str:
     """The calls that made this case's explanations."""
-    lines = ["import askwhy", "", f"model = ...  # {quoted(model_name)}, wrapped as it was for this report", f"photo = {quoted(case.name)}"]
-    return "\n".join([*lines, *(line for why in case.explanations for line in call(why))])
+    lines = [f"model = ...  # {quoted(model_name)}, wrapped as it was for this report", *given(case)]
+    return "\n".join([*imports(case), "", *lines, *(line for why in case.explanations for line in call(why, case))])
 
 
-def call(why: Explanation) -> Iterator[str]:
+def imports(case: Case) -> list[str]:
+    return ["import askwhy"] if case.row is None else ["import pandas", "", "import askwhy"]
+
+
+def given(case: Case) -> list[str]:
+    """What was asked about, under the name that the calls give it."""
+    if case.text is not None:
+        return [f"text = {quoted(case.text)}"]
+    if case.row is None:
+        return [f"photo = {quoted(case.name)}"]
+    cells = ", ".join(f"{quoted(column)}: [{cell(value)}]" for column, value in case.row)
+    return [f"row = pandas.DataFrame({{{cells}}})", comment(f"background = ...  # {case.background or 'rows of the data'}", "")]
+
+
+def cell(value: Any) -> str:
+    """A value of a table as Python."""
+    if is_missing(value):
+        return 'float("nan")'
+    return quoted(value) if isinstance(value, str) else repr(value.item() if hasattr(value, "item") else value)
+
+
+def call(why: Explanation, case: Case) -> Iterator[str]:
     """One call; what was an array of the user's own, or no method of askwhy, becomes a comment."""
     method = registered(why.method)
     if method is None:
@@ -30,21 +54,31 @@ def call(why: Explanation) -> Iterator[str]:
             f"{why.method} is no method of askwhy by itself; its parameters: {json.dumps(dict(why.params), ensure_ascii=False, default=str)}"
         )
         return
-    chosen = telling(why, method.function)
+    chosen = telling(why, method.function, case.kind)
     own = {k: v for k, v in chosen.items() if isinstance(v, str) and OWN.match(v)}
-    if own:
-        yield comment("add your own " + ", ".join(f"{k}= ({v})" for k, v in own.items()))
+    named = ["background"] if case.row is not None and "background" in own else []
+    if own.keys() - named:
+        yield comment("add your own " + ", ".join(f"{k}= ({v})" for k, v in own.items() if k not in named))
     said = [f"target={target(why.target[0])}"] if why.target else []
     said += [f"versus={target(why.versus[0])}"] if why.versus else []
+    said += [f"{k}={k}" for k in named]
     said += [f"{k}={spoken(k, v)}" for k, v in chosen.items() if k not in own]
-    yield f"askwhy.{why.method}(model, photo, {', '.join(said)})"
+    yield f"askwhy.{why.method}(model, {case.kind}, {', '.join(said)})"
 
 
-def telling(why: Explanation, function: Any) -> Mapping[str, Any]:
+def telling(why: Explanation, function: Any, kind: str) -> Mapping[str, Any]:
     """The parameters that are not the default, and the seed. Boxes are told by size and stride, or by components, not by both."""
     known = inspect.signature(function).parameters
     boxed = {"components"} if why.params.get("size") or why.params.get("stride") else set()
-    return {k: v for k, v in why.params.items() if k in known and k not in boxed and (k == "seed" or v != known[k].default)}
+    unsaid = boxed | {k for k, v in why.params.items() if kind != "photo" and implied(k, v, why.params)}
+    return {k: v for k, v in why.params.items() if k in known and k not in unsaid and (k == "seed" or v != known[k].default)}
+
+
+def implied(key: str, value: Any, params: Mapping[str, Any]) -> bool:
+    """Whether this only says in words how the usual settings, or the background, were understood."""
+    if key == "components":
+        return isinstance(value, str) and COLUMNS.match(value) is not None
+    return key == "baseline" and (value == "removed" or params.get("background") is not None)
 
 
 def target(name: str) -> str:
@@ -57,6 +91,8 @@ def spoken(key: str, value: Any) -> str:
     """A recorded parameter as Python."""
     if key == "components" and isinstance(value, str) and RECIPE.match(value):
         return f"askwhy.{value}"
+    if key == "baseline" and isinstance(value, str) and (instead := INSTEAD.match(value)):
+        return instead[1]
     return quoted(value) if isinstance(value, str) else repr(value)
 
 
@@ -65,8 +101,9 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def comment(text: str) -> str:
-    return "# " + " ".join(text.split())
+def comment(text: str, mark: str = "# ") -> str:
+    """On one line, whatever line breaks a name holds."""
+    return mark + " ".join(text.split())
 
 
 def versions(cases: Sequence[Case]) -> list[tuple[str, str]]:

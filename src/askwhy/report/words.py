@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.answer import in_words_of
+
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -59,3 +61,8 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(plain, value)) or "none"
     return "none" if value is None else str(value)
+
+
+def held(value: Any) -> str:
+    """A cell of a table."""
+    return in_words_of(value)

@@ -1,0 +1,204 @@
+"""What a user named on the command line: photos, texts, or rows of a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from askwhy.cli.said import note
+from askwhy.cli.sheet import read_sheet, sheet_like
+from askwhy.errors import InputError, near
+
+if TYPE_CHECKING:
+    import pandas
+
+    from askwhy.models.base import Model
+    from askwhy.report import Case
+
+TABLES = (".csv", ".tsv")
+ELSEWHERE = (".feather", ".json", ".jsonl", ".parquet", ".xls", ".xlsx")  # tables that pandas reads only with more packages, or in many ways
+UNASKED = 20  # rows that are explained without being named
+BACKGROUND = 100  # rows
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The options that say what is to be explained."""
+
+    texts: Sequence[str] = ()
+    column: str | None = None
+    row: Sequence[int] = ()
+    rows: str | None = None
+    background: Path | None = None
+    drop: Sequence[str] = ()
+
+
+OPTIONS = {
+    "column": "the texts of a table",
+    "row": "a table (.csv, .tsv)",
+    "rows": "a table (.csv, .tsv)",
+    "background": "the rows of a table",
+    "drop": "the rows of a table",
+}  # what each of them is for
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One photo, text or row: what the model is asked about, and what a report shows of it."""
+
+    name: str
+    x: Any
+    shows: dict[str, Any]  # photo=, text= or row= of a Case
+    options: dict[str, Any] = field(default_factory=dict)  # background=, for the methods that take it
+    number: int | None = None  # of the row, or of the text
+
+    def case(self, top: Sequence[tuple[str, float]], explanations: Sequence[Any], refused: Sequence[tuple[str, str]]) -> Case:
+        from askwhy.report import Case
+
+        return Case(self.name, self.shows.get("photo"), top, explanations, refused, **{k: v for k, v in self.shows.items() if k != "photo"})
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Everything that was read before the model is loaded, so that a wrong path costs no waiting."""
+
+    kind: str  # "photo", "text" or "row"
+    items: Callable[[Model], list[Item]]
+
+
+def kind_of(files: Sequence[str], wish: Wish) -> str:
+    """ "photo", "text" or "row". Raises InputError for several kinds at once, and for options that belong to another kind."""
+    tables = [file for file in files if is_table(file)]
+    if wish.texts and files:
+        raise InputError(f"--text and {files[0]} cannot be explained together; ask about one of them.")
+    if tables and len(files) > 1:
+        raise InputError(f"{files[0]} and {files[1]}: name one table, or any number of photos, but not both.")
+    odd = next((file for file in files if Path(file).suffix.lower() in ELSEWHERE), None)
+    if odd:
+        raise InputError(f"{odd}: tables are read from .csv and .tsv files; save it as one of them.")
+    fits = ("column", "row", "rows") if wish.column else ("row", "rows", "background", "drop")
+    for option, what in OPTIONS.items():
+        if getattr(wish, option) and not (tables and option in fits):
+            other = "its texts are" if tables else "a text is" if wish.texts else f"{files[0]} is"
+            raise InputError(f"--{option} is for {what}, and {other} not; leave it out.")
+    return "text" if wish.texts or wish.column else "row" if tables else "photo"
+
+
+def is_table(file: str) -> bool:
+    return Path(file).suffix.lower() in TABLES
+
+
+def read(files: Sequence[str], wish: Wish, everything: bool) -> Given:
+    """`everything`: whether all rows are meant where none are named. Raises InputError, FileError, MissingPackageError."""
+    if wish.texts:
+        return of_texts(wish.texts)
+    if not is_table(files[0]):
+        return of_photos(files)
+    sheet = read_sheet(Path(files[0]), () if wish.column is None else (wish.column,))
+    numbers = named_rows(wish, len(sheet), files[0], everything)
+    return of_cells(sheet, files[0], wish.column, numbers) if wish.column else of_rows(sheet, Path(files[0]), wish, numbers)
+
+
+# ---- photos and texts -----------------------------------------------------------------------------------------------
+
+
+def of_photos(files: Sequence[str]) -> Given:
+    from askwhy.models.pictures import read_picture
+
+    opened = [Item(Path(file).name, photo := read_picture(file), {"photo": photo}) for file in files]
+    return Given("photo", lambda model: opened)
+
+
+def of_texts(texts: Sequence[str]) -> Given:
+    for k, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"--text number {k + 1} is empty; give the text that is to be explained.")
+    items = [Item(f"text {k + 1}" if len(texts) > 1 else "the text", [text], {"text": text}, number=k) for k, text in enumerate(texts)]
+    return Given("text", lambda model: items)
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def of_cells(sheet: pandas.DataFrame, file: str, column: str, numbers: Iterable[int]) -> Given:
+    """The texts in one column."""
+    items = []
+    for k in numbers:
+        text = str(sheet[column].iloc[k])
+        if not text.strip():
+            raise InputError(f"row {k} of {file} has no text in the column {column!r}; leave this row out with --row or --rows.")
+        items.append(Item(f"row {k} of {Path(file).name}", [text], {"text": text}, number=k))
+    return Given("text", lambda model: items)
+
+
+def of_rows(sheet: pandas.DataFrame, file: Path, wish: Wish, numbers: Sequence[int]) -> Given:
+    """Rows, each with other rows as its background."""
+    for column in wish.drop:
+        if column not in sheet:
+            raise InputError(f"--drop {column}: {file} has no such column; {near(column, list(map(str, sheet.columns)))}")
+    own = sheet.drop(columns=list(wish.drop))
+    other = None if wish.background is None else sheet_like(own, wish.background)
+    return Given("row", lambda model: rows_for(model, own, other, file, wish.background, numbers))
+
+
+def rows_for(
+    model: Model, sheet: pandas.DataFrame, other: pandas.DataFrame | None, file: Path, background: Path | None, numbers: Sequence[int]
+) -> list[Item]:
+    """The rows as this model takes them."""
+    from askwhy.tables import background as drawn
+
+    columns = known_columns(model, sheet, file)
+    sheet, source = sheet[columns], sheet[columns] if other is None else other[columns]
+    if other is None and len(sheet) == 1:
+        raise InputError(f"{file} has only one row, and methods compare it with others; give --background FILE, a table of usual rows.")
+    kept = drawn(source, BACKGROUND if background else BACKGROUND + 1).rows  # one more, should the row itself be among them
+    said = f"{len(kept)} rows of {background.name}" if background else f"{len(kept) - 1} other rows of {file.name}"
+    note(f"askwhy: each row is compared with {said}" + ("" if background else "; --background FILE names a table of usual ones."))
+    items = []
+    for k in numbers:
+        row = sheet.iloc[[k]]
+        cells = [(str(name), row[name].iloc[0]) for name in row]
+        rest = kept if background else kept.drop(index=k, errors="ignore").iloc[: len(kept) - 1]
+        items.append(Item(f"row {k} of {file.name}", row, {"row": cells, "background": said}, {"background": rest}, k))
+    return items
+
+
+def known_columns(model: Model, sheet: pandas.DataFrame, file: Path) -> list[str]:
+    """The columns that the model was trained on, in its order; all of the table where it does not say."""
+    known, found = getattr(model, "columns", None), list(map(str, sheet.columns))
+    if known is None:
+        return found
+    missing = [column for column in known if column not in found]
+    if missing:
+        raise InputError(f"{file} has no column {missing[0]!r}, which the model was trained on; {near(missing[0], found)}")
+    extra = [column for column in found if column not in known]
+    if extra:
+        note(f"askwhy: the model was not trained on {', '.join(extra)}, so {'it is' if len(extra) == 1 else 'they are'} left out.")
+    return list(known)
+
+
+def named_rows(wish: Wish, count: int, file: str, everything: bool) -> list[int]:
+    """The numbers of the rows to explain, from 0, each once."""
+    odd = next((k for k in wish.row if not 0 <= k < count), None)
+    if odd is not None:
+        raise InputError(f"--row {odd}: {file} has {count} rows, 0 to {count - 1}.")
+    numbers = [*wish.row, *(sliced(wish.rows, count, file) if wish.rows else ())]
+    if numbers:
+        return list(dict.fromkeys(numbers))
+    if count > UNASKED and not everything:
+        raise InputError(f"{file} has {count:,} rows; name some with --row 3 or --rows 0:{UNASKED}, or explain all with --out result.csv.")
+    return list(range(count))
+
+
+def sliced(text: str, count: int, file: str) -> list[int]:
+    """START:STOP as in Python: without the row STOP, and either may be missing."""
+    found = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    if found is None:
+        raise InputError(f"--rows {text}: give START:STOP, as 0:20 for the first twenty.")
+    numbers = list(range(count))[slice(*(int(end) if end else None for end in found.groups()))]
+    if not numbers:
+        raise InputError(f"--rows {text} names none of the {count} rows of {file}, which are 0 to {count - 1}.")
+    return numbers
