@@ -448,7 +448,9 @@ def anchor_of_mixed_rows(
     return precision, coverage
 
 
-def anchor_of_rows(stays: Callable[[np.ndarray], bool], rows: np.ndarray, bins: np.ndarray, own: np.ndarray, rule: tuple[int, ...]) -> tuple[float, float]:
+def anchor_of_rows(
+    stays: Callable[[np.ndarray], bool], rows: np.ndarray, bins: np.ndarray, own: np.ndarray, rule: tuple[int, ...]
+) -> tuple[float, float]:
     """The same by the rows that satisfy the rule."""
     inside = [row for row, codes in zip(rows, bins, strict=True) if all(codes[k] == own[k] for k in rule)]
     return sum(map(stays, inside)) / len(inside), len(inside) / len(rows)

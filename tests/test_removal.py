@@ -90,7 +90,9 @@ def test_rise_is_the_slow_loop(kind):
     why = aw.rise(model, x, 1, samples=150, cells=3, baseline="zero", seed=4)
     drawn = draw(150, 3, 0.5, (16, 16), np.random.default_rng([4, 0]))
     shown = masks(drawn, range(150), (16, 16))
-    scores = np.array([float(np.asarray(model(one(x, m)))[0, 1]) if kind != "torch" else float(net(x * torch.as_tensor(m)).detach()[0, 1]) for m in shown])
+    scores = np.array(
+        [float(np.asarray(model(one(x, m)))[0, 1]) if kind != "torch" else float(net(x * torch.as_tensor(m)).detach()[0, 1]) for m in shown]
+    )
     wanted = (scores[:, None, None] * shown).mean(0) / shown.mean(0) - scores.mean()
     np.testing.assert_allclose(why.values[0], wanted, atol=1e-5 * np.abs(scores).max())
     assert why.model_calls == 151

@@ -406,3 +406,159 @@ def test_the_script_gives_the_same_numbers(model: Any, real: list[Explanation]) 
 
 def test_classes_without_a_label_are_asked_by_index() -> None:
     assert "target=3" in reproduce.script(case(heat(target=("class 3",))), "net")
+
+
+# ---- texts and rows -----------------------------------------------------------------------------------------------
+
+HOSTILE = '<script>alert("x")</script>'
+TEXT = f"Good, 很好, good {HOSTILE}\nbad"
+ROW = [("age", np.int64(39)), (HOSTILE, HOSTILE), ("一个很长的列名" * 12, "很长的内容" * 40), ("gap", float("nan"))]
+
+
+def read_text(texts: list[str]) -> np.ndarray:
+    return np.array([[0.1 * len(t), t.lower().count("good") + 2 * t.count("好") - t.count("bad")] for t in texts], float)
+
+
+def about_text(why: Explanation | None = None, *more: Explanation, **other: Any) -> Case:
+    why = why or askwhy.shapley(read_text, TEXT, target=1)
+    return Case("text 1", None, [("good", 0.9)], [why, *more], text=TEXT, **other)
+
+
+def about_row(*whys: Explanation, **other: Any) -> Case:
+    names = tuple(name for name, _ in ROW)
+    held = tuple(str(value) for _, value in ROW)
+    told = whys or (table([[0.5, -0.25, 0.0, 0.125]], names, data=(held,)),)
+    return Case("row 12", None, [], list(told), row=ROW, **other)
+
+
+@pytest.mark.parametrize("made", [about_text, about_row])
+def test_hostile_texts_and_columns_are_escaped(made: Any) -> None:
+    html = render([made(), made(refused=[("lime", HOSTILE)])], "net")
+    assert "<script>alert" not in html
+    assert HOSTILE in text(html)
+    assert not [tag for tag, _ in Elements(html).found if tag == "script"], "no map, and so no slider"
+
+
+def test_a_text_is_shown_and_its_words_are_coloured() -> None:
+    html = render([about_text()], "net")
+    (quote,) = re.findall(r"<blockquote.*?>(.*?)</blockquote>", html, re.DOTALL)
+    assert "很好" in quote
+    coloured = re.findall(r'<span title="(.*?)" style="background:(#\w{6});color:(#\w+)">(.*?)</span>', html)
+    assert [word for *_, word in coloured][:3] == ["Good", "很", "好"] or [word for *_, word in coloured][:3] == ["Good", "很好", "good"]
+    found = {word: (value, paper, ink) for value, paper, ink, word in coloured}
+    assert found["bad"] == ("−1.00", "#4393c3", "#fff") or found["bad"][0] == "−1.00"
+    assert found["Good"][0] == "+1.00"
+    red, blue = (int(found["Good"][1][k : k + 2], 16) for k in (1, 5))
+    assert red > blue
+
+
+def test_the_picture_of_a_word_in_the_darkest_red_is_readable() -> None:
+    from askwhy.report.coloured import word
+
+    assert (word("good", 2.0, 2.0).paper, word("good", 2.0, 2.0).ink) == ("#67001f", "#fff")
+    assert (word("and", 0.0, 2.0).ink, word(", ", None, 2.0).paper) == ("#14171a", "")
+
+
+def test_a_word_that_stands_several_times_has_its_own_error_each_time() -> None:
+    why = replace(askwhy.shapley(lambda t: read_text(t)[:, 1], "good good"), std_error=np.array([[0.25, 0.01]]))
+    parts = cards.card(why, "Shapley values").parts
+    assert [(p.name, p.std_error, p.doubtful) for p in parts] == [("good (1st of 2)", "± 0.250", False), ("good (2nd of 2)", "± 0.0100", False)]
+
+
+def test_a_row_is_shown_as_a_table_with_what_it_holds() -> None:
+    html = render([about_row(), about_row()], "net")
+    shown = text(html)
+    assert "age 39" in shown
+    assert "gap missing" in shown
+    assert "age = 39 +0.500" in shown
+    assert "row-2" in {attrs.get("id") for _, attrs in Elements(html).found}
+    assert "Map by" not in html
+
+
+@pytest.mark.parametrize(
+    ("cases", "there", "gone"),
+    [
+        ([about_row()], ("other rows", "background rows", "a higher score"), ("photo", "picture and one question", "map")),
+        ([about_text()], ("other texts", "What the model answers", "colours the words"), ("photo", "map", "picture")),
+        ([case(heat())], ("other photos", "What the model thinks it is", "over the picture"), ("other inputs",)),
+        ([case(heat()), about_text()], ("other inputs", "What the model thinks it is", "What the model answers"), ("other photos",)),
+    ],
+)
+def test_the_page_speaks_of_what_it_shows(cases: list[Case], there: tuple[str, ...], gone: tuple[str, ...]) -> None:
+    shown = text(render(cases, "net"))
+    assert [words for words in there if words not in shown] == []
+    assert [words for words in gone if words in shown] == []
+
+
+def test_a_case_shows_one_thing() -> None:
+    with pytest.raises(InputError, match="either a photo, a text or a row"):
+        render([Case("x", PHOTO, [], [heat()], text="x")], "net")
+    with pytest.raises(InputError, match="either a photo, a text or a row"):
+        render([Case("x", None, [], [heat()])], "net")
+
+
+def test_only_methods_that_speak_of_the_same_parts_are_compared() -> None:
+    other = table([[0.5, -0.2, 0.1]], ("age <= 3", "income > 2", "rooms = 1"), method="lime")
+    pairs = replace(table(), values=RNG.normal(size=(1, 3, 3)), method="shapley_interactions")
+    found = disagreement.compare([other, table(), pairs, table()], [True] * 4, ["A", "B", "C", "D"])
+    assert found is not None
+    assert found.names == ["B", "D"]
+    assert found.apart == "A and C speak of other parts, and so cannot be compared."
+    assert found.sentence.startswith("B and D")
+    assert disagreement.compare([other, table(), pairs, pairs], [True] * 4, ["A", "B", "C", "D"]) is None
+    assert found.apart in text(render([about_row(other, table(), table())], "net")).replace("LIME speaks", "A and C speak")
+
+
+def test_interactions_are_a_matrix() -> None:
+    why = askwhy.shapley_interactions(lambda t: read_text(t)[:, 1], "good bad film")
+    made = cards.card(why, "Shapley interactions")
+    assert (made.layer, made.words) == (None, ())
+    assert made.bars is not None
+    assert [p.name for p in made.parts][:1] == ["good"] or "x" in made.parts[0].name
+
+
+def test_a_rule_without_conditions_is_no_all_zero_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "drawn", lambda why: "data:")
+    why = table(np.zeros((1, 3)), details={"rule": ("the model answers rich whatever the input holds",), "note": "that"})
+    made = cards.card(why, "Anchors")
+    assert made.nothing == "the model answers rich whatever the input holds"
+    assert not {"rule", "note"} & {key for key, _ in made.facts}
+
+
+def test_the_script_gives_the_same_numbers_for_a_text() -> None:
+    whys = [askwhy.lime(read_text, TEXT, target=1, samples=50, seed=3), askwhy.occlusion(read_text, TEXT, target=1, baseline="it's")]
+    whys.append(askwhy.shapley(read_text, TEXT, target=1, components=askwhy.sentences()))
+    script = reproduce.script(about_text(*whys), "net").replace("model = ...", "model = read_text")
+    assert 'baseline="it\'s"' in script
+    assert "removed" not in script
+    for line, why in zip([line for line in script.splitlines() if line.startswith("askwhy.")], whys, strict=True):
+        names: dict[str, Any] = {"read_text": read_text}
+        exec("\n".join([*script.split("\naskwhy.")[0].splitlines(), f"again = {line}"]), names)
+        assert np.array_equal(names["again"].values, why.values), line
+
+
+def test_the_script_gives_the_same_numbers_for_a_row() -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.DataFrame({"age": range(20), "it's": ["a", "b"] * 10, "gap": [float("nan"), 1.5] * 10})
+    asked = rows.iloc[[4]]
+
+    def predict(frame: Any) -> np.ndarray:
+        return frame["age"] / 10 + (frame["it's"] == "a") * frame["age"].gt(9) + frame["gap"].isna()
+
+    whys = [askwhy.explain(predict, asked, name, background=rows) for name in ("shapley", "lime", "occlusion")]
+    script = reproduce.script(Case("row 4", None, [], whys, row=[(str(c), asked[c].iloc[0]) for c in asked], background="20 rows\nof x"), "net")
+    assert "background = ...  # 20 rows of x" in script
+    calls = [line for line in script.splitlines() if line.startswith("askwhy.")]
+    assert len(calls) == 3
+    head = script.split("\naskwhy.")[0].replace("model = ...", "model = predict").replace("background = ...", "background = rows")
+    for line, why in zip(calls, whys, strict=True):
+        names: dict[str, Any] = {"predict": predict, "rows": rows}
+        exec(f"{head}\nagain = {line}", names)
+        assert np.array_equal(names["again"].values, why.values), line
+
+
+def test_texts_and_rows_are_accessible() -> None:
+    found = Elements(render([about_text(), about_row(), about_row(table())], "net")).found
+    assert all("alt" in attrs for tag, attrs in found if tag == "img")
+    assert [tag for tag, _ in found].count("caption") == [tag for tag, _ in found].count("table")
+    assert all("aria-label" in attrs for tag, attrs in found if "tabindex" in attrs and tag == "div")

@@ -9,7 +9,7 @@ import numpy as np
 
 from askwhy.errors import InputError, near
 from askwhy.models.base import Items, is_missing, to_numpy
-from askwhy.tables import Background
+from askwhy.tables import Background, plain
 
 if TYPE_CHECKING:
     from askwhy.components import Components
@@ -132,7 +132,9 @@ def _fitted(values: np.ndarray, x: np.ndarray, items: Items) -> np.ndarray:
         raise InputError(f"the baseline does not fit x, which is made of {x.dtype}: {error}") from error
     if x.dtype.kind == "f" and values.dtype.kind in "biuf" and items.rebuild is None:
         return rows  # a float of another precision is the same value
-    changed = [at for at, (a, b) in enumerate(zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True)) if not _same(a, b)]
+    first, second = values.ravel(), shown.ravel()
+    unequal = [at for at, same in enumerate(np.equal(first, second, dtype=object).tolist()) if same is not True]  # pandas.NA is neither
+    changed = [at for at in unequal if not _same(plain(first[at]), plain(second[at]))]
     if changed:
         column = changed[0] % max(x.size, 1)
         name = f"column {items.names[column]!r}" if items.names else "x"

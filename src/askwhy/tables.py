@@ -31,7 +31,7 @@ class Column:
         """int [m]: the bin or level of each value; the last for a missing value, or a level that was never seen."""
         if self.kind == CATEGORICAL:
             known = {level: k for k, level in enumerate(self.levels)}
-            return np.array([known.get(plain(value), len(self.levels)) for value in values], dtype=np.intp)
+            return np.array([known.get(value, len(self.levels)) for value in values.tolist()], dtype=np.intp)
         numbers = as_numbers(values, self.kind)
         return np.where(np.isnan(numbers), len(self.edges) + 1, np.searchsorted(self.edges, numbers, side="left"))
 
@@ -66,7 +66,7 @@ def columns_of(items: Items, rows: np.ndarray, categorical: Sequence[int | str] 
 
 def column_of(name: str, kind: str, values: np.ndarray, k: int, bins: str | Cut) -> Column:
     if kind == CATEGORICAL:
-        levels = dict.fromkeys(plain(value) for value in values if not is_missing(value))
+        levels = [value for value in dict.fromkeys(map(plain, values.tolist())) if not is_missing(value)]
         return Column(name, kind, np.empty(0), tuple(sorted(levels, key=lambda v: (str(type(v)), v))))
     numbers = as_numbers(values, kind)
     numbers = numbers[~np.isnan(numbers)]
@@ -88,7 +88,10 @@ def as_numbers(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == DATE:
         stamps = np.array([np.datetime64("NaT") if is_missing(v) else np.datetime64(v) for v in values], "datetime64[ns]")
         return np.where(np.isnat(stamps), np.nan, stamps.astype(np.int64).astype(np.float64))
-    return np.array([np.nan if is_missing(v) else v for v in values], np.float64) if values.dtype == object else values.astype(np.float64)
+    try:
+        return values.astype(np.float64)
+    except TypeError:  # None and pandas.NA are no numbers
+        return np.array([np.nan if is_missing(v) else v for v in values], np.float64)
 
 
 def plain(value: Any) -> Any:

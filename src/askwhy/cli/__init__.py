@@ -70,7 +70,7 @@ def explain(
         options = {"seed": seed} | ({} if samples is None else {"samples": samples})
         asking.check_options(names, options)
         read = given.read(files or [], wish, everything=not as_json and out.suffix.lower() in results.NUMBERS)
-        question = asking.Question(names, as_class(target), as_class(versus), options, chosen=method is not None or kind == "photo")
+        question = asking.Question(names, as_class(target), as_class(versus), options)
         run(read, named.model_name(model, kind), question, out, as_json)
 
 

@@ -27,7 +27,6 @@ class Question:
     target: Any = None
     versus: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)  # for the methods that have them: seed, samples
-    chosen: bool = True  # whether the user named the methods
 
 
 def method_names(named: str | None, kind: str) -> list[str]:
@@ -44,15 +43,10 @@ def method_names(named: str | None, kind: str) -> list[str]:
 
 
 def fitted(question: Question, model: Model, item: Item) -> Question:
-    """The same with a name for "auto", and, where the user named no methods, only those that fit this model."""
-    from askwhy.ask import choose, fitting
+    """The same with a name for "auto"."""
+    from askwhy.ask import choose
 
-    items = model.prepare(item.x)
-    names = [choose(model, items).name if name == "auto" else name for name in question.methods]
-    if question.chosen:
-        return replace(question, methods=names)
-    known = {method.name for method in fitting(model, items)}
-    return replace(question, methods=[name for name in names if name in known] or [choose(model, items).name])
+    return replace(question, methods=[choose(model, model.prepare(item.x)).name if name == "auto" else name for name in question.methods])
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def parsed(path: Path, options: dict[str, Any]) -> pandas.DataFrame:
     except ImportError as error:
         raise MissingPackageError("tables are read by pandas, which is not here: pip install pandas") from error
     try:
-        frame = pandas.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", encoding="utf-8-sig", low_memory=False, **options)
+        frame = pandas.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False, **options)
     except FileNotFoundError as error:
         raise FileError(f"{path}: there is no such file.") from error
     except UnicodeDecodeError as error:

@@ -22,7 +22,7 @@ def regress_on_trees(found: Design, gains: np.ndarray, total: float, seed: int) 
     regression adjustment of Witter, Liu & Musco 2025, on pairs).
     """
     line, _, left = regress(found, gains, total)
-    folds = 5 if len(left) < FEW else 2
+    folds = 10 if len(left) < FEW else 2
     fold = np.random.default_rng([seed, 7]).permutation(len(left)) % folds
     rest, learned, ends = left.copy(), np.zeros(len(line)), 0.0
     for k in range(folds):

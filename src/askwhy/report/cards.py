@@ -20,7 +20,8 @@ from askwhy.show import as_data_uri, overlay
 from askwhy.show.pictures import COARSE, COLOURS, clipped, limit
 
 SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
-NARROW = 4.6  # inches: bars whose words are readable in a card
+BARS = 2.6  # inches for the bars; the names beside them take what they need, so that a card need not shrink them
+FEW = 6  # rows of a matrix that are readable in a usual card
 POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained
 
 
@@ -61,6 +62,7 @@ class Card:
     coarse: bool
     ratio: str  # width / height of the map, for CSS
     words: Sequence[Word]  # the text, coloured
+    broad: bool  # a picture with many small words
     bars: str | None  # data URI of the picture of values that are neither a map nor a text
     scale: Scale
     range: str
@@ -114,6 +116,7 @@ def card(why: Explanation, name: str) -> Card:
         coarse=mapped and min(values.shape) < COARSE,
         ratio=f"{values.shape[1]} / {values.shape[0]}" if mapped else "auto",
         words=coloured(why) if written else (),
+        broad=not mapped and usual(why, 0) == "matrix" and why.values.shape[1] > FEW,
         bars=None if mapped or written else drawn(why),
         scale=scale(shown, signed),
         range=f"{words.number(values.min())} to {words.number(values.max())}",
@@ -140,7 +143,8 @@ def drawn(why: Explanation) -> str:
     axes.set_title("")
     if usual(why, 0) == "bars":
         figure: Any = axes.figure
-        figure.set_size_inches(NARROW, figure.get_figheight())
+        names = max(label.get_window_extent().width for label in axes.get_yticklabels()) / figure.dpi
+        figure.set_size_inches(names + BARS, figure.get_figheight())
     return as_data_uri(axes)
 
 
@@ -160,8 +164,8 @@ def strongest(why: Explanation, signed: bool, k: int = 5) -> list[Part]:
         return [part(name, value, signed, error_of_cell(why, name), centre(why, name), why) for name, value in why.top(k) if value != 0]
     names, values = why[0]._parts()
     shown, errors = shown_names(why, names), errors_of(why, len(values))
-    order = np.argsort(-np.abs(values), kind="stable")[:k]
-    return [part(shown[j], float(values[j]), signed, errors[j], inside(why, j), why) for j in order if values[j] != 0]
+    order, rounding = np.argsort(-np.abs(values), kind="stable")[:k], 1e-12 * limit(values)
+    return [part(shown[j], float(values[j]), signed, errors[j], inside(why, j), why) for j in order if abs(values[j]) > rounding]
 
 
 def shown_names(why: Explanation, names: Sequence[str]) -> Sequence[str]:

@@ -36,7 +36,7 @@ def given(case: Case) -> list[str]:
     if case.row is None:
         return [f"photo = {quoted(case.name)}"]
     cells = ", ".join(f"{quoted(column)}: [{cell(value)}]" for column, value in case.row)
-    return [f"row = pandas.DataFrame({{{cells}}})", comment(f"background = ...  # {case.background or 'rows of the data'}", "")]
+    return [f"row = pandas.DataFrame({{{cells}}})", f"background = ...  {comment(case.background or 'rows of the data')}"]
 
 
 def cell(value: Any) -> str:
@@ -101,9 +101,9 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def comment(text: str, mark: str = "# ") -> str:
+def comment(text: str) -> str:
     """On one line, whatever line breaks a name holds."""
-    return mark + " ".join(text.split())
+    return "# " + " ".join(text.split())
 
 
 def versions(cases: Sequence[Case]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from askwhy.show.pictures import AGAINST, FOR, fonts, new_axes, wrapped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from askwhy.explanation import Explanation
-
 WIDTH = 6.2  # inches of a figure of our own
 LINE = 0.19  # inches of a line of text
 LETTERS = 60  # in a line
@@ -22,7 +20,7 @@ ROOM = 1.3  # inches for the title and the bars
 BARS = 0.5  # inches
 
 
-def card_of(why: Explanation, ax: Axes | None = None, i: int = 0) -> Axes:
+def card_of(why: Any, ax: Axes | None = None, i: int = 0) -> Axes:
     """The card of item i of what `askwhy.anchors` found."""
     one = why[i]
     found = {name: value[0] for name, value in one.details.items() if isinstance(value, tuple)}

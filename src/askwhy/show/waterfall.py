@@ -38,7 +38,7 @@ def waterfall(
     ax.set_yticks(range(len(steps)), [wrapped(name, 34, 2) for _, name, _ in steps], fontsize=9, fontfamily=fonts())
     ax.set_ylim(len(steps) - 0.4, -0.6)
     left, right = ax.get_xlim()
-    ax.set_xlim(left, right + 0.14 * (right - left))  # for the numbers
+    ax.set_xlim(left - 0.04 * (right - left), right + 0.14 * (right - left))  # for the numbers
     ax.set_xlabel(wrapped(f"{unit}: from {base:.4g} without any of them to {end:.4g}", 70), fontsize=9)
     ax.set_title(wrapped(title), fontsize=10, fontfamily=fonts())
     ax.spines[["top", "right"]].set_visible(False)
