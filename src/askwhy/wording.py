@@ -7,7 +7,6 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from askwhy.models.base import Items
 from askwhy.reading import Reading
 
 Span = tuple[int, int]
-BLOCK = 6  # components whose 64 texts are written once, and looked up by every z
+BLOCK = 6  # components, which make 64 texts
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff"  # Chinese signs and kana, between which no spaces stand
 WORD = re.compile(rf"[{HAN}]+|[^\W_{HAN}]+(?:['’\-][^\W_{HAN}]+)*")
 SENTENCE = re.compile(r"[^.!?。！？\n]*(?:[.!?](?![\s\"'”’)]|$)[^.!?。！？\n]*)*(?:[.!?。！？]+[\"'”’)」』]*|\n|$)")
@@ -108,7 +107,7 @@ def _pieces(cut: Callable[[str], list[Span]], together: bool, kind: str, items: 
     names = tuple(dict.fromkeys(one.casefold() for one in found)) if together else found
     owners = tuple(names.index(one.casefold()) for one in found) if together else tuple(range(len(found)))
     reading = Reading(found, tuple(range(len(found))), text, tuple(spans), owners=owners)
-    return Components(names, write=partial(write, *pieces(text, spans, owners)), reading=reading)
+    return Components(names, write=writer(*pieces(text, spans, owners)), reading=reading)
 
 
 def pieces(text: str, spans: Sequence[Span], owners: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,11 +127,27 @@ def pieces(text: str, spans: Sequence[Span], owners: Sequence[int]) -> tuple[np.
     return np.array(parts, object), np.array(owner_of), np.array(tails, object)
 
 
-def write(parts: np.ndarray, owners: np.ndarray, tails: np.ndarray, z: np.ndarray, hidden: str) -> list[str]:
-    """z [m, d] -> m texts, in which `hidden` stands for what is absent."""
-    replaced = hidden + tails if hidden else np.full(len(parts), "", object)
-    columns = [of_block(parts[at], owners[at], replaced[at], z) for at in blocks(owners)]
-    return ["".join(row) for row in zip(*columns, strict=True)]
+def writer(parts: np.ndarray, owners: np.ndarray, tails: np.ndarray) -> Callable[[np.ndarray, str], list[str]]:
+    """(z [m, d], hidden) -> m texts, in which `hidden` stands for what is absent.
+
+    Of every few pieces all texts that their components can make are written once, and looked up.
+    """
+    cuts = blocks(owners)
+    players = [sorted({owner for owner in owners[at].tolist() if owner >= 0}) for at in cuts]
+    column = np.array([[*found, *[-1] * (BLOCK - len(found))] for found in players])  # -1 is one that is never there
+    worth = (1 << np.arange(BLOCK)).astype(np.uint8)
+
+    @cache
+    def tables(hidden: str) -> list[np.ndarray]:
+        replaced = hidden + tails if hidden else np.full(len(parts), "", object)
+        return [table(parts[at], owners[at], replaced[at], found) for at, found in zip(cuts, players, strict=True)]
+
+    def write(z: np.ndarray, hidden: str) -> list[str]:
+        shown = np.concatenate([z, np.zeros((len(z), 1), bool)], 1)
+        codes = (shown[:, column] * worth).sum(2, dtype=np.uint8)  # [m, blocks]
+        return ["".join(row) for row in zip(*(known[code].tolist() for known, code in zip(tables(hidden), codes.T, strict=True)), strict=True)]
+
+    return write
 
 
 def blocks(owners: np.ndarray) -> list[slice]:
@@ -146,12 +161,10 @@ def blocks(owners: np.ndarray) -> list[slice]:
     return [*found, slice(start, len(owners))]
 
 
-def of_block(parts: np.ndarray, owners: np.ndarray, replaced: np.ndarray, z: np.ndarray) -> list[str]:
-    """What each z makes of these pieces, looked up in a table of all that its components can make of them."""
-    players = sorted({owner for owner in owners.tolist() if owner >= 0})
-    table = []
-    for present in product((False, True), repeat=len(players)):
-        shown = {-1, *(player for player, there in zip(players, present, strict=True) if there)}
-        table.append("".join(part if owner in shown else other for part, owner, other in zip(parts, owners.tolist(), replaced, strict=True)))
-    code = z[:, players] @ (1 << np.arange(len(players))[::-1]) if players else np.zeros(len(z), int)
-    return np.array([*table, None], object)[code].tolist()  # type: ignore[no-any-return]
+def table(parts: np.ndarray, owners: np.ndarray, replaced: np.ndarray, players: list[int]) -> np.ndarray:
+    """The texts [2^players] of these pieces; bit i of the number says whether player i is there."""
+    texts = []
+    for code in range(2 ** len(players)):
+        shown = {-1, *(player for bit, player in enumerate(players) if code >> bit & 1)}
+        texts.append("".join(part if owner in shown else other for part, owner, other in zip(parts, owners.tolist(), replaced, strict=True)))
+    return np.array([*texts, None], object)[:-1]
