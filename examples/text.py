@@ -42,7 +42,7 @@ def draw(out: Path) -> None:
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "occlusion": {}, "occlusion mask": {"baseline": "mask"}, "lrp": {}, "lrp epsilon": {"rule": "epsilon"}, "deep_lift": {},
+    "occlusion": {"components": "tokens"}, "occlusion mask": {"components": "tokens", "baseline": "mask"}, "lrp": {}, "lrp epsilon": {"rule": "epsilon"}, "deep_lift": {},
     "integrated_gradients": {}, "integrated_gradients mask": {"baseline": "mask"}, "saliency": {}, "input_x_gradient": {},
 }  # fmt: skip
 

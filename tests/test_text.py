@@ -79,13 +79,15 @@ def model():
 
 @pytest.mark.parametrize("name", [*ADDING, "saliency", "occlusion", "smooth_grad"])
 def test_every_text_has_its_own_tokens_and_padding_changes_nothing(name, model):
-    why = aw.explain(model, TEXTS, name, target="good")
+    options = {"components": "tokens"} if name == "occlusion" else {}
+    why = aw.explain(model, TEXTS, name, target="good", **options)
+    assert why.regions is None
     assert why.components[0] == ("[CLS]", "A", "great", "film", ",", "sad", "ly", "too", "long", ".", "[SEP]")
     assert why.components[1] == ("[CLS]", "Bad", ".", "[SEP]")
     assert why.values.shape == (2, 11)
     assert not why.values[1, 4:].any()
     for i, text in enumerate(TEXTS):
-        alone = aw.explain(model, text, name, target="good")
+        alone = aw.explain(model, text, name, target="good", **options)
         if name != "smooth_grad" or i == 0:  # the noise of a text depends on its place in the batch
             np.testing.assert_allclose(why[i].values, alone.values, rtol=1e-3, atol=1e-5 * np.abs(alone.values).max())
 

@@ -136,6 +136,7 @@ def test_a_pipeline_of_scikit_learn_takes_texts():
         ("fine film", {"components": "tokens"}, "shows no tokens; choose 'words'"),
         ("fine film", {"baseline": "blur"}, "means nothing for words"),
         ("fine film", {"baseline": 0.0}, "means nothing for words"),
+        ("fine film", {"baseline": "mask"}, "is for components='tokens'"),
     ],
 )
 def test_bad_texts_are_one_clear_error(given, options, said):

@@ -66,6 +66,8 @@ def without_words(baseline: Any, items: Items) -> tuple[np.ndarray, str]:
     """What stands for a word that is absent: nothing, or another."""
     if not isinstance(baseline, str) or baseline in BASELINES[1:]:
         raise InputError(f"baseline={baseline!r} means nothing for words; leave it out to remove them, or give what stands for them, as '[MASK]'.")
+    if baseline in ("mask", "pad"):
+        raise InputError(f"baseline={baseline!r} is for components='tokens'; for words give what stands for them itself, as '[MASK]'.")
     gone = "" if baseline == "auto" else baseline
     return np.array([gone], object), f"replaced by {gone!r}" if gone else "removed"
 

@@ -34,7 +34,7 @@ def answer(
     named = None if components is None else tuple(tuple(c.names) for c in components)
     if named is None and items.names and values.ndim == 2:
         named = (items.names,) * len(values)
-    painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2
+    painted = components is not None and components[0].labels is not None and components[0].labels.ndim == 2 and items.kind != "text"
     if inputs is not None and inputs.held_fixed:
         found = {**found, "details": {**found.get("details", {}), "held_fixed": ", ".join(inputs.held_fixed)}}
     why = Explanation(

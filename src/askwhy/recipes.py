@@ -21,19 +21,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 TEXTUAL = ("words", "characters", "sentences", "tokens")
 
 
-def usual(items: Items, wanted: str) -> str:
-    """Words or tokens: tokens need a model that looks them up, and words a text."""
-    if items.texts is None:
-        return "tokens"
-    return "words" if items.arguments is None else wanted
-
-
-def recipe(components: Any, items: Items, text: str = "words") -> Recipe:
-    """What the user named: a recipe, its name, an array of labels, or None for the usual one of this kind of input (`text` for texts)."""
+def recipe(components: Any, items: Items) -> Recipe:
+    """What the user named: a recipe, its name, an array of labels, or None for the usual one of this kind of input."""
     if isinstance(components, Recipe):
         return components
     if components is None:
-        components = {"image": "superpixels", "table": "features", "text": usual(items, text)}.get(items.kind, "pixels")
+        components = {"image": "superpixels", "table": "features", "text": "words" if items.texts else "tokens"}.get(items.kind, "pixels")
     if items.kind == "several":
         raise UnsupportedError("components of several inputs together are not known; use integrated_gradients, lrp or saliency.")
     if items.kind == "text" and components not in TEXTUAL:

@@ -85,7 +85,7 @@ def anchors(
 def check_settings(aim: Aim, threshold: float | None, longest: int) -> None:
     """One clear message for each wrong setting."""
     for name, value in (("precision", aim.precision), ("delta", aim.delta), ("tolerance", aim.tolerance)):
-        if not 0 < value < 1:
+        if not isinstance(value, (int, float)) or not 0 < value < 1:
             raise InputError(f"{name}={value!r}: give a share above 0 and below 1.")
     for name, count in (("beam", aim.beam), ("longest", longest), ("samples", aim.samples)):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:

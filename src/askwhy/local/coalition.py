@@ -42,7 +42,7 @@ def occlusion(
     boxed = box(score.items, size, stride) if components is None and score.items.kind == "image" else None
     if (size is not None or stride is not None) and not boxed:
         raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
-    chosen = patches(*boxed) if boxed else recipe(components, score.items, text="tokens")
+    chosen = patches(*boxed) if boxed else recipe(components, score.items)
     score.predict()
     drops, parts, names, deviation = [], [], set(), 0.0
     with progress_of(progress, "occlusion") as tick:
