@@ -549,6 +549,11 @@ def test_settings_are_checked(options, said):
         anchors(small, ITEM, **{"background": LEVELS, **options})
 
 
+def test_the_conditions_of_a_table_say_what_the_row_holds():
+    why = anchors(lambda b: np.stack([b[:, 0], -b[:, 0]], 1), np.array([[2.0, 1.0]]), background=np.random.default_rng(0).normal(size=(200, 2)))
+    assert not any("=" in label.get_text().replace("<=", "") for label in why.plot(how="bars").get_yticklabels())
+
+
 @pytest.mark.parametrize("options", [{"background": LEVELS}, {"categorical": [0]}, {"cases": "real"}, {"bins": "decile"}])
 def test_what_is_for_tables_is_refused_elsewhere(options):
     with pytest.raises(UnsupportedError, match=f"{next(iter(options))}= is for tables"):

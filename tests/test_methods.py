@@ -368,6 +368,10 @@ def test_auto_chooses_by_model_and_input_and_says_so(net, x):
     assert aw.explain(lambda batch: batch.mean((2, 3)), x.numpy(), samples=50).method == "lime"
     table = np.random.default_rng(0).normal(size=(3, 4))
     assert aw.explain(lambda batch: batch.sum(1), table, background=table).method == "shapley"
+    linear = nn.Sequential(nn.Linear(4, 3)).eval()
+    rows = torch.as_tensor(table, dtype=torch.float32)
+    assert aw.explain(linear, rows, background=rows).method == "shapley"
+    assert aw.registry.find(aw.explain(linear, rows).method).needs == "gradients"
     with pytest.raises(UnsupportedError, match="no method explains"):
         aw.explain(lambda batch: batch.sum((1, 2)), table[:, :, None])
 

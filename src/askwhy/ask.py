@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from askwhy.errors import InputError, LayerError, UnsupportedError, near
@@ -22,7 +22,7 @@ def explain(model: Any, x: Any, method: str = "auto", target: Any = None, **opti
     Example: `askwhy.explain(model, photo, method="lime", target="tiger cat", samples=500)`.
     """
     model = wrap(model)
-    chosen = choose(model, model.prepare(x)) if method == "auto" else find(method)
+    chosen = choose(model, model.prepare(x), options) if method == "auto" else find(method)
     check_fit(chosen, model)
     known = inspect.signature(chosen.function).parameters
     for option in options:
@@ -69,9 +69,11 @@ def fitting(model: Model, items: Items) -> list[Method]:
     return [m for m in methods() if m.needs in model.offers and items.kind in m.inputs]
 
 
-def choose(model: Model, items: Items) -> Method:
-    """The preferred one among the fitting methods."""
+def choose(model: Model, items: Items, options: Mapping[str, Any]) -> Method:
+    """The preferred one among the fitting methods; of a table without background rows, one that needs none, if there is any."""
     found = fitting(model, items)
+    if items.kind == "table" and not {"background", "baseline"} & options.keys():
+        found = [m for m in found if m.needs != "predictions"] or found
     if not found:
         raise UnsupportedError(
             f"no method explains an input of shape {list(items.batch.shape)} to a model that offers {', '.join(sorted(model.offers))}."

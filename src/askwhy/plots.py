@@ -82,10 +82,12 @@ WAYS: dict[str, Callable[[Any, int, dict[str, Any]], Any]] = {
 
 
 def names_of(why: Any, i: int) -> tuple[str, ...]:
-    """The components, with what a table holds in them."""
+    """The components, with what a table holds in them; the conditions of a rule say it themselves."""
     if why.inputs or why.components is None:
         return why[i]._parts()[0]  # type: ignore[no-any-return]
     names = why.components[i]
+    if "rule" in why.details:
+        return names  # type: ignore[no-any-return]
     return tuple(f"{name} = {value}" if value else name for name, value in zip(names, why.data[i], strict=True)) if why.data else names
 
 

@@ -46,7 +46,9 @@ def fitted(question: Question, model: Model, item: Item) -> Question:
     """The same with a name for "auto"."""
     from askwhy.ask import choose
 
-    return replace(question, methods=[choose(model, model.prepare(item.x)).name if name == "auto" else name for name in question.methods])
+    return replace(
+        question, methods=[choose(model, model.prepare(item.x), item.options).name if name == "auto" else name for name in question.methods]
+    )
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
