@@ -213,6 +213,15 @@ def test_tolerance_asks_until_it_is_reached_and_no_more_than_it_may():
     assert estimate(Table(answers), "auto", None, 1e-9, (0, 0)).name == "exact"
 
 
+def test_long_texts_have_enough_samples_by_themselves():
+    text = " ".join(f"w{k}" for k in range(1100))
+    why = aw.shapley(lambda texts: [float("w7 " in t) + float("w9 " in t) for t in texts], text, estimator="kernel")
+    assert why.details["coalitions"] == (4400,)
+    np.testing.assert_allclose(why.values[0, [7, 9]], 1, atol=1e-9)
+    assert np.abs(np.delete(why.values[0], [7, 9])).max() < 1e-9
+    assert aw.shapley(lambda texts: [len(t) ** 0.5 for t in texts], text[:800]).details["estimator"] == ("kernel",)
+
+
 def test_auto_takes_the_smaller_error_and_says_so():
     answers = random_game(12, 7)
     chosen = estimate(Table(answers), "auto", 300, None, (0, 0))

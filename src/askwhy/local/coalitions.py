@@ -9,8 +9,9 @@ from math import comb
 
 import numpy as np
 
+ENDLESS = 10**18  # sets of one size, of which nobody asks a share that counts
 LISTED = 20_000  # sets of one size that are listed, and not drawn one by one
-BLOCK = 64  # sets drawn at once: a longer design begins with a shorter one, whose answers are known
+BLOCK = 8  # sets drawn at once: a longer design begins with a shorter one, whose answers are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ def design(d: int, samples: int, seed: tuple[int, ...]) -> Design:
     So each coalition is drawn with a probability in proportion to its leverage in the regression (Musco & Witter 2025).
     """
     sizes = np.arange(1, d // 2 + 1)
-    there = np.array([float(comb(d, s)) for s in sizes]) / np.where(2 * sizes == d, 2, 1)  # pairs of each size
+    there = np.array([float(min(comb(d, int(s)), ENDLESS)) for s in sizes]) / np.where(2 * sizes == d, 2, 1)  # pairs of each size
     wanted = fill(there, np.where(2 * sizes == d, 0.5, 1.0), max(samples // 2, 1))
     count = np.minimum(rounded(wanted, np.random.default_rng([*seed, 0])), there).astype(int)
     z = [draw(d, int(s), int(k), (*seed, int(s))) for s, k in zip(sizes, count, strict=True)]
@@ -112,7 +113,7 @@ def regress(found: Design, gains: np.ndarray, total: float) -> tuple[np.ndarray,
     change = bread @ (x.T @ (found.weight * (gains - middle)))
     values = total / d + change - change.mean()
     left = gains - middle - x @ change
-    lever = found.weight * np.einsum("ki,ij,kj->k", x, bread, x)
+    lever = found.weight * ((x @ bread) * x).sum(1)
     pull = bread @ (x * (found.weight * left / np.sqrt(np.maximum(1 - lever, 0.05)))[:, None]).T  # [d, k]
     variance = (pull**2 * np.maximum(1 - found.share, 0)).sum(1)
     return values, np.sqrt(variance) * widened(t, k - d + 1), left

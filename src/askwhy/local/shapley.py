@@ -22,6 +22,7 @@ from askwhy.score import Score, ask
 
 PLAYERS = 20  # all 2^d coalitions of more are never asked
 MOST = 2**17  # coalitions that tolerance= may ask without samples=
+LEARNED = 100  # components up to which trees learn a game in seconds
 SMALL = 0.01  # of the largest value: an error bar that needs no better estimator
 Estimate = tuple[np.ndarray, np.ndarray]  # values [d], standard errors [d]
 
@@ -43,7 +44,7 @@ def shapley(
     """phi_i = sum over S of |S|! (d - |S| - 1)! / d! (v(S + i) - v(S)); values [n, d] with standard errors.
 
     value_function: v(S) is the score with the rest "marginal" (from background rows), "gaussian" or "empirical" (drawn to fit
-    S), or "baseline" (one reference; pictures, texts). samples: coalitions an item, default 2 d + 2048; model calls are that
+    S), or "baseline" (one reference; pictures, texts). samples: coalitions an item, default 2 d + 2048 (at least 4 d); model calls are that
     times the rows. estimator: "exact" (2^d coalitions), "permutation" (antithetic), "kernel" (regression on leverage-sampled
     pairs), "trees" (the same, on what boosted trees leave), or "auto": exact where samples reach all, else the smaller error
     bars. tolerance: ask until all standard errors are below (score units). bandwidth: of "empirical".
@@ -176,7 +177,7 @@ def check_settings(estimator: str, samples: int | None, tolerance: float | None)
 def estimate(v: Game, estimator: str, samples: int | None, tolerance: float | None, seed: tuple[int, ...]) -> Found:
     """One item's values. With a tolerance, more coalitions until the error bars are small enough; those asked before are known."""
     d = len(v)
-    limit = samples or (2 * d + 2048 if tolerance is None else MOST)
+    limit = samples or max(4 * d, 2 * d + 2048 if tolerance is None else MOST)
     count = limit if tolerance is None else min(limit, max(8 * d, 256))
     while True:
         if d == 1 or estimator == "exact" or (estimator != "permutation" and 2**d <= count):
@@ -253,7 +254,7 @@ def named(name: str) -> Callable[..., tuple[Estimate, str]]:
 def better(v: Game, ends: np.ndarray, samples: int, seed: tuple[int, ...]) -> tuple[Estimate, str]:
     """The regression, or the one with trees where that has smaller error bars; both read the same answers."""
     line = kernel(v, ends, samples, seed)
-    if line[1].max() <= SMALL * np.abs(line[0]).max():
+    if line[1].max() <= SMALL * np.abs(line[0]).max() or len(v) > LEARNED:
         return line, "kernel"
     with_trees = trees(v, ends, samples, seed)
     return (with_trees, "trees") if (with_trees[1] ** 2).sum() < (line[1] ** 2).sum() else (line, "kernel")
