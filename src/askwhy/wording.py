@@ -17,7 +17,7 @@ from askwhy.models.base import Items
 from askwhy.reading import Reading
 
 Span = tuple[int, int]
-BLOCK = 6  # components, which make 64 texts
+BLOCK = 5  # components, of which all texts are written once
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff"  # Chinese signs and kana, between which no spaces stand
 WORD = re.compile(rf"[{HAN}]+|[^\W_{HAN}]+(?:['’\-][^\W_{HAN}]+)*")
 SENTENCE = re.compile(r"[^.!?。！？\n]*(?:[.!?](?![\s\"'”’)]|$)[^.!?。！？\n]*)*(?:[.!?。！？]+[\"'”’)」』]*|\n|$)")
