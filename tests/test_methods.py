@@ -226,6 +226,14 @@ def test_the_model_keeps_its_own_dtype(name, x, dtype):
         assert np.corrcoef(why.values.ravel(), exact.values.ravel())[0, 1] > 0.5
 
 
+@pytest.mark.parametrize("name", [m.name for m in aw.methods() if m.needs == "predictions" and m.name != "anchors"])
+def test_another_precision_says_how_far_it_is_off(name, net, x):
+    why = aw.explain(net, x, name, target=1, precision="bfloat16", **quick(name))
+    assert 0 < why.details["bfloat16_deviation"] < 0.1
+    assert "bfloat16" in why.summary()
+    assert "bfloat16_deviation" not in aw.explain(net, x, name, target=1, **quick(name)).details
+
+
 @every
 def test_works_inside_no_grad_and_inference_mode(name, net, x):
     wanted = aw.explain(net, x, name, **quick(name)).values

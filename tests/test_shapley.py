@@ -159,13 +159,13 @@ def test_a_design_weighs_every_coalition_as_the_shapley_kernel_on_average():
 
 @pytest.mark.parametrize(("name", "runs"), [("kernel", 1000), ("permutation", 1000), ("trees", 30)])
 def test_error_bars_hold_what_they_say(name, runs):
-    """The 95 % intervals cover the exact value in 92 to 98 % of cases (trees: a smaller run, and so wider limits)."""
+    """The 95 % intervals cover the exact value in 92 to 98 % of cases (trees: a smaller run, and so wider limits; they are a little too wide, .984 of 150 runs)."""
     answers = random_game(10, 4)
     wanted, inside = exact(answers), []
     for seed in range(runs):
         values, error = ESTIMATORS[name](Table(answers), answers[[0, -1]], 120, (seed, 0))
         inside.append(np.abs(values - wanted) <= 1.96 * error)
-    low, high = (0.92, 0.98) if runs == 1000 else (0.88, 1.0)
+    low, high = (0.92, 0.98) if runs == 1000 else (0.9, 0.995)
     assert low <= np.mean(inside) <= high
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -150,7 +150,7 @@ class Game:
             samples = self._show(z[some], rows[some] if self._given else rows, k, 0, len(some))
             engine, name = self.score.engine(self.item, samples, total, self.precision)
             if self.precision != "float32" and self.deviation is None:
-                self.deviation = float(np.abs(self._read(engine, samples) - self._read(None, samples)).max())
+                self.deviation = deviation_of(self.score, self.item, engine, samples)
 
             def work(start: int, stop: int) -> np.ndarray:
                 return self.score.evaluate(show(start, stop), self.item, engine)
@@ -186,17 +186,25 @@ class Game:
             return None
         return lambda done, total: tick(before + done, total if whole is None else whole * k)
 
-    def _read(self, engine: Any, batch: Any) -> np.ndarray:
-        calls = self.score.calls
-        values = self.score.evaluate(batch, self.item, engine)
-        self.score.calls = calls  # a check of the engine is no question of the method
-        return values
-
     def _like(self, absent: np.ndarray) -> Any:
         if not hasattr(self._x, "detach"):
             return absent
         torch = sys.modules["torch"]
         return torch.as_tensor(np.ascontiguousarray(absent)).to(self._x.device, self._x.dtype)
+
+
+def deviation_of(score: Score, item: int, engine: Any, samples: Any) -> float:
+    """How far an engine's scores of these inputs are from the model's own; a check is no question of the method, and not counted."""
+    calls = score.calls
+    found, own = (score.evaluate(samples, item, way) for way in (engine, None))
+    score.calls = calls
+    return float(np.abs(found - own).max())
+
+
+def roughness(deviations: Iterable[float | None]) -> dict[str, float]:
+    """What a result says of scores in another precision; nothing where there are none."""
+    known = [deviation for deviation in deviations if deviation is not None]
+    return {"bfloat16_deviation": max(known)} if known else {}
 
 
 def weights_of(background: Any) -> np.ndarray | None:

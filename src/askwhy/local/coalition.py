@@ -10,7 +10,7 @@ from askwhy.answer import answer, pad
 from askwhy.components import absent, grid_of, patches
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
-from askwhy.game import Game, Progress, over_items, progress_of, weights_of
+from askwhy.game import Game, Progress, over_items, progress_of, roughness, weights_of
 from askwhy.models.base import Items
 from askwhy.recipes import recipe
 from askwhy.registry import method
@@ -44,19 +44,19 @@ def occlusion(
         raise InputError("size= and stride= belong to boxes over a picture; leave out components=, or components=patches(size, stride).")
     chosen = patches(*boxed) if boxed else recipe(components, score.items)
     score.predict()
-    drops, parts, names, deviation = [], [], set(), 0.0
+    drops, parts, names, deviations = [], [], set(), []
     with progress_of(progress, "occlusion") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
             found = chosen.make(score.items, i)
             rows, name = absent(baseline if background is None else background, score.items, i, found, seed, weighted=True)
             v = Game(score, i, found, rows, weights=weights_of(background), batch_size=batch_size, tick=count, total=len(found), precision=precision)
             drops.append(score.prediction[i] - without_each(v))
-            deviation = max(deviation, v.deviation or 0.0)
+            deviations.append(v.deviation)
             parts.append(found)
             names.add(name)
     shape = {"size": list(boxed[0]), "stride": list(boxed[1])} if boxed else {"components": chosen.text}
     params = {**shape, "baseline": ", ".join(sorted(names))}
-    details = {"bfloat16_deviation": deviation} if precision != "float32" else {}
+    details = roughness(deviations)
     if parts[0].tiles:
         return answer(score, np.stack([p.paint(d) for p, d in zip(parts, drops, strict=True)]), params=params, details=details)
     return answer(score, pad(drops), components=parts, params=params, details=details)
@@ -104,7 +104,7 @@ def ablation(
     score = ask(model, x, target, versus)
     chosen = recipe(components, score.items)
     score.predict()
-    values, base, parts, names = [], [], [], set()
+    values, base, parts, names, deviations = [], [], [], set(), []
     with progress_of(progress, "ablation") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
             found = chosen.make(score.items, i)
@@ -114,10 +114,11 @@ def ablation(
             )
             base.append(float(v(np.zeros((1, len(v)), dtype=bool))[0]))
             values.append(with_each(v) - base[-1] if keep else score.prediction[i] - without_each(v))
+            deviations.append(v.deviation)
             parts.append(found)
             names.add(name)
     params = {"components": chosen.text, "baseline": ", ".join(sorted(names))}
-    return answer(score, pad(values), base_value=np.array(base), components=parts, params=params)
+    return answer(score, pad(values), base_value=np.array(base), components=parts, params=params, details=roughness(deviations))
 
 
 def with_each(v: Game, block: int = 4096) -> np.ndarray:

@@ -13,7 +13,7 @@ from askwhy.answer import answer, in_words_of, pad
 from askwhy.components import Components, absent
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
-from askwhy.game import Game, Progress, over_items, progress_of, weights_of
+from askwhy.game import Game, Progress, over_items, progress_of, roughness, weights_of
 from askwhy.local.lime_hidden import log_mass, neighbours, shares
 from askwhy.local.lime_row import near
 from askwhy.local.lime_table import Table, asked, table_of
@@ -157,9 +157,7 @@ def told(score: Score, found: Places, all_places: list[Place], fits: list[dict[s
     if unseen:
         shown = ", ".join(dict.fromkeys(unseen))
         details["note"] = f"no effect can be seen of: {shown} (too few neighbours differ from the input there, or are like it)"
-    deviations = [p.game.deviation for p in all_places if p.game is not None and p.game.deviation is not None]
-    if deviations:
-        details["bfloat16_deviation"] = max(deviations)
+    details |= roughness(p.game.deviation for p in all_places if p.game is not None)
     errors = None if "tree" in fits[0] else pad([f["std_error"] for f in fits], np.nan)
     why = answer(
         score, pad([f["values"] for f in fits]), std_error=errors, base_value=np.array([f["intercept"] for f in fits]),

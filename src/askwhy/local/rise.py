@@ -11,7 +11,7 @@ from askwhy.answer import answer
 from askwhy.components import absent, grid_of, undivided
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
-from askwhy.game import Progress, batch_size_for, in_chunks, over_items, progress_of
+from askwhy.game import Progress, batch_size_for, deviation_of, in_chunks, over_items, progress_of, roughness
 from askwhy.registry import method
 from askwhy.score import Score, ask
 
@@ -40,19 +40,20 @@ def rise(
     score = ask(model, x, target, versus)
     grid = picture_of(score)
     score.predict()
-    maps, errors, names = [], [], set()
+    maps, errors, names, deviations = [], [], set(), []
     with progress_of(progress, "rise") as tick:
         for i, count in enumerate(over_items(tick, len(score))):
             hidden, name = absent(baseline, score.items, i, undivided(score.items), seed)
             if len(hidden) > 1:
                 raise InputError(f"baseline= holds {len(hidden)} rows; rise fades to one reference, give a single one.")
             drawn = draw(samples, cells, shown, grid, np.random.default_rng([seed, i]))
-            scores = answers(score, i, drawn, hidden[0], grid, precision, batch_size, count)
+            scores, off = answers(score, i, drawn, hidden[0], grid, precision, batch_size, count)
             value, error = conditional_mean(scores, drawn, grid)
             maps.append(value)
             errors.append(error)
+            deviations.append(off)
             names.add(name)
-    return answer(score, np.stack(maps), std_error=np.stack(errors), params={"baseline": ", ".join(sorted(names))})
+    return answer(score, np.stack(maps), std_error=np.stack(errors), params={"baseline": ", ".join(sorted(names))}, details=roughness(deviations))
 
 
 def check_settings(samples: int, cells: int, shown: float) -> None:
@@ -96,8 +97,8 @@ def weights(length: int, step: int, shift: int, cells: int) -> np.ndarray:
 
 def answers(
     score: Score, i: int, drawn: Masks, hidden: np.ndarray, grid: tuple[int, int], precision: str, batch_size: int | str, tick: Progress | None
-) -> np.ndarray:
-    """The scores [samples] of item i behind each mask."""
+) -> tuple[np.ndarray, float | None]:
+    """The scores [samples] of item i behind each mask, and how far another precision is off."""
     _, axis = grid_of(score.items)
     total = len(drawn[0])
 
@@ -106,7 +107,8 @@ def answers(
 
     with score.model.untouched():
         engine, name = score.engine(i, show(0, 4), total, precision)
-        return in_chunks(total, lambda a, b: score.evaluate(show(a, b), i, engine), batch_size_for(score, batch_size, name), tick)
+        off = None if precision == "float32" else deviation_of(score, i, engine, show(0, 4))
+        return in_chunks(total, lambda a, b: score.evaluate(show(a, b), i, engine), batch_size_for(score, batch_size, name), tick), off
 
 
 def faded(x: Any, hidden: np.ndarray, masks: np.ndarray, axis: int | None) -> Any:

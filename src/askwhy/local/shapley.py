@@ -13,7 +13,7 @@ from askwhy.components import Recipe, absent
 from askwhy.conditional import CONDITIONAL, conditional
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
-from askwhy.game import Game, Progress, over_items, progress_of, weights_of
+from askwhy.game import Game, Progress, over_items, progress_of, roughness, weights_of
 from askwhy.local.coalitions import design, everything, exact, interactions, odd, regress, widened
 from askwhy.local.proxy import regress_on_trees
 from askwhy.recipes import recipe
@@ -58,6 +58,7 @@ def shapley(
     gap = [one.values.sum() - (at - one.base) for one, at in zip(found, asked.score.prediction, strict=True)]
     base = np.array([one.base for one in found])
     details: dict[str, Any] = {"estimator": tuple(one.name for one in found), "coalitions": tuple(one.samples for one in found)}
+    details |= roughness(v.deviation for v in asked.made)
     missed = [one for one in found if tolerance is not None and one.error.max() > tolerance]
     if missed:
         details["note"] = f"tolerance={tolerance} was not reached for {len(missed)} of {len(found)} items; take more samples"
@@ -99,7 +100,14 @@ def shapley_interactions(
     for row, one in zip(values, found, strict=True):
         row[: len(one), : len(one)] = one
     base = asked.score.prediction - values.sum((1, 2))
-    return answer(asked.score, values, base_value=base, components=[v.components for v in asked.made], params=asked.params())
+    return answer(
+        asked.score,
+        values,
+        base_value=base,
+        components=[v.components for v in asked.made],
+        params=asked.params(),
+        details=roughness(v.deviation for v in asked.made),
+    )
 
 
 @dataclass
