@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -474,3 +475,56 @@ def bernoulli_upper(heads: int, tosses: int, beta: float) -> float:
             break
         last = q
     return float(last) if p < 1 else 1.0
+
+
+# ---- trees ----------------------------------------------------------------------------------------------------------
+
+
+def goes_left(forest: Any, node: int, x: float) -> bool:
+    if np.isnan(x):
+        return bool(forest.default_left[node])
+    if forest.category[node] >= 0:
+        members = forest.members[forest.category[node]]
+        return 0 <= x < len(members) and bool(members[int(x)])
+    return bool(x <= forest.threshold[node])
+
+
+def path_dependent(forest: Any, row: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """[k]: the raw score expected with some features of a row known; at splits on the others each side has its share of the cover."""
+
+    def below(node: int) -> np.ndarray:
+        if forest.left[node] < 0:
+            return np.asarray(forest.value[node])
+        left, right = forest.left[node], forest.right[node]
+        if present[forest.feature[node]]:
+            return below(left if goes_left(forest, node, row[forest.feature[node]]) else right)
+        both = forest.cover[left] + forest.cover[right]
+        return (forest.cover[left] * below(left) + forest.cover[right] * below(right)) / both
+
+    return sum_of_trees(forest, below)
+
+
+def interventional(forest: Any, row: np.ndarray, background: np.ndarray, weights: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """[k]: the mean raw score of background rows whose present features are those of the row."""
+
+    def reached(one: np.ndarray) -> np.ndarray:
+        def below(node: int) -> np.ndarray:
+            if forest.left[node] < 0:
+                return np.asarray(forest.value[node])
+            left = goes_left(forest, node, one[forest.feature[node]])
+            return below(forest.left[node] if left else forest.right[node])
+
+        return sum_of_trees(forest, below)
+
+    return np.sum([w * reached(np.where(present, row, z)) for w, z in zip(weights, background, strict=True)], axis=0)
+
+
+def sum_of_trees(forest: Any, below: Callable[[int], np.ndarray]) -> np.ndarray:
+    total = np.array(forest.base, float)
+    for root, output in zip(forest.roots, forest.output, strict=True):
+        value = below(root)
+        if len(value) > 1:
+            total += value
+        else:
+            total[output] += value[0]
+    return total

@@ -8,27 +8,32 @@ from typing import TYPE_CHECKING, Any
 from askwhy._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from askwhy import errors, zoo
+    from askwhy import errors, show, zoo
     from askwhy.ask import compare, explain
     from askwhy.components import features, patches, pixels, superpixels
     from askwhy.explanation import Explanation
     from askwhy.local.anchor import anchors
     from askwhy.local.cam import cam, counterfactual_cam, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
     from askwhy.local.coalition import ablation, occlusion
+    from askwhy.local.decision_path import decision_path
     from askwhy.local.deep_lift import deep_lift
     from askwhy.local.expected import expected_gradients
     from askwhy.local.gradient import gradient, input_x_gradient, saliency, smooth, smooth_grad
     from askwhy.local.lime import lime
     from askwhy.local.lime_pick import lime_pick
     from askwhy.local.lime_widths import lime_widths
+    from askwhy.local.linear import linear_effects
     from askwhy.local.lrp import lrp
     from askwhy.local.path import integrated_gradients
     from askwhy.local.relevance import deconvnet, guided_backprop
     from askwhy.local.rise import rise
     from askwhy.local.score_cam import score_cam
     from askwhy.local.shapley import shapley, shapley_interactions
+    from askwhy.local.tree import tree_shap
     from askwhy.models import wrap
     from askwhy.models.remote import remote
+    from askwhy.overall.effects import Effect, effect
+    from askwhy.overall.importance import Importance, importance, mean_importance
     from askwhy.registry import methods
     from askwhy.tables import background
     from askwhy.targets import concept, neuron
@@ -43,6 +48,8 @@ _HOME = {
     "askwhy.local.lime_widths": ("lime_widths",),
     "askwhy.models": ("wrap",),
     "askwhy.models.remote": ("remote",),
+    "askwhy.overall.effects": ("Effect", "effect"),
+    "askwhy.overall.importance": ("Importance", "importance", "mean_importance"),
     "askwhy.registry": ("methods",),
     "askwhy.tables": ("background",),
     "askwhy.targets": ("concept", "neuron"),
@@ -51,10 +58,10 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Explanation", "ablation", "anchors", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "deconvnet", "deep_lift", "errors", "expected_gradients", "explain",
+    "Effect", "Explanation", "Importance", "ablation", "anchors", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "decision_path", "deconvnet", "deep_lift", "effect", "errors", "expected_gradients", "explain",
     "features", "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam",
-    "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "lrp", "methods", "neuron", "occlusion", "patches", "pixels",
-    "remote", "rise", "saliency", "score_cam", "sentences", "shapley", "shapley_interactions", "smooth", "smooth_grad", "superpixels", "words", "wrap", "zoo",
+    "importance", "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "linear_effects", "lrp", "mean_importance", "methods", "neuron", "occlusion", "patches", "pixels",
+    "remote", "rise", "saliency", "score_cam", "sentences", "shapley", "shapley_interactions", "show", "smooth", "smooth_grad", "superpixels", "tree_shap", "words", "wrap", "zoo",
 ]  # fmt: skip
 
 
@@ -64,7 +71,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _find(name: str) -> Any:
-    if name in ("errors", "zoo"):
+    if name in ("errors", "show", "zoo"):
         return importlib.import_module(f"askwhy.{name}")
     if name in _MODULE_OF:
         return getattr(importlib.import_module(_MODULE_OF[name]), name)

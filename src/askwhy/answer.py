@@ -14,9 +14,10 @@ import numpy as np
 from askwhy.components import Components
 from askwhy.explanation import Explanation, in_words
 from askwhy.models.arguments import Part
-from askwhy.models.base import Items, is_missing, to_numpy
+from askwhy.models.base import CATEGORICAL, Items, is_missing, to_numpy
 from askwhy.reading import Shown
 from askwhy.score import Score
+from askwhy.tables import as_numbers, kinds_of
 
 
 def answer(
@@ -45,6 +46,7 @@ def answer(
         prediction=score.prediction.copy(),
         components=named,
         data=data_of(items, components, values) if items.kind == "table" else None,
+        numbers=numbers_of(items) if items.kind == "table" and len(items.batch[0]) == values.shape[1] else None,
         regions=np.stack([c.labels for c in components]) if painted and components else None,  # type: ignore[misc]
         pictures=items.pictures,
         frames=tuple(None if f is None else (*f.box, *map(float, f.size)) for f in items.frames),
@@ -64,6 +66,19 @@ def data_of(items: Items, components: list[Components] | None, values: np.ndarra
     if components is None:
         return tuple(tuple(map(in_words_of, row)) for row in rows) if items.names and values.shape == rows.shape else None
     return tuple(tuple(", ".join(map(in_words_of, row[c.labels == k][:3])) for k in range(len(c))) for row, c in zip(rows, components, strict=True))
+
+
+def numbers_of(items: Items) -> np.ndarray:
+    """float64 [n, d] of a table, for pictures."""
+    rows = items.batch if isinstance(items.batch, np.ndarray) else to_numpy(items.batch)
+    kinds = items.kinds or kinds_of(rows)
+    return np.stack([as_numbers(column, kind) if kind != CATEGORICAL else as_codes(column) for column, kind in zip(rows.T, kinds, strict=True)], 1)
+
+
+def as_codes(column: np.ndarray) -> np.ndarray:
+    """The place of each value among the column's levels, NaN for a missing one."""
+    levels = sorted({str(value) for value in column if not is_missing(value)})
+    return np.array([np.nan if is_missing(value) else levels.index(str(value)) for value in column], np.float64)
 
 
 def in_words_of(value: Any) -> str:

@@ -48,6 +48,8 @@ class Explanation:
     inputs: tuple[Shown, ...] = ()  # of a model of several: `why[name]` explains one; here their values lie side by side, [n, d]
     details: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[np.ndarray | None, ...] = ()
+    numbers: np.ndarray | None = None  # [n, d]: the same as numbers; a category as the place of its level, a missing value as NaN
+    outputs: tuple[str, ...] = ()  # of values [n, d, k] for all outputs at once: `why[name]` explains one
     frames: tuple[tuple[float, ...] | None, ...] = ()  # left, top, right, bottom of the part that the model sees, photo's width, height
     model_calls: int = 0
     seconds: float = 0.0
@@ -62,14 +64,14 @@ class Explanation:
 
     def __getitem__(self, index: int | str) -> Explanation:
         """One item, still with its leading axis of length 1, or one of several inputs by its name; the cost is that of the whole call."""
-        if isinstance(index, str) and self.inputs:
-            return self._input(index)
+        if isinstance(index, str) and (self.inputs or self.outputs):
+            return self._input(index) if self.inputs else self._output(index)
         if not isinstance(index, (int, np.integer)):
             raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}.")
         i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
         cut = {f.name: _cut(getattr(self, f.name), i) for f in fields(self) if f.name in PER_ITEM}
         d = len(cut["components"][0]) if cut["components"] else None
-        if d is not None and self.values.ndim == 3:
+        if d is not None and self.values.ndim == 3 and not self.outputs:
             cut["values"] = cut["values"][:, :d, :d]
         if d is not None and self.values.ndim == 2:
             cut["values"] = cut["values"][:, :d]
@@ -89,6 +91,15 @@ class Explanation:
                 return in_words(alone, one.readings) if one.readings else alone
             start = stop
         raise InputError(f"why[{name!r}]: {near(name, names)}")
+
+    def _output(self, name: str) -> Explanation:
+        if name not in self.outputs:
+            raise InputError(f"why[{name!r}]: {near(name, self.outputs)}")
+        k = self.outputs.index(name)
+        one: dict[str, Any] = {
+            f: None if getattr(self, f) is None else getattr(self, f)[..., k] for f in ("values", "prediction", "base_value", "residual")
+        }
+        return replace(self, **one, outputs=(), target=(name,) * len(self))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Explanation):
@@ -122,6 +133,8 @@ class Explanation:
         return [(names[j], float(values[j])) for j in order]
 
     def _parts(self) -> tuple[tuple[str, ...], np.ndarray]:
+        if self.outputs:
+            raise UnsupportedError(f"these are the values of {len(self.outputs)} outputs; choose one, as why[{self.outputs[0]!r}].")
         if self.inputs:
             return tuple(one.name for one in self.inputs), np.array([self[one.name].values[0].sum() for one in self.inputs])
         if self.components is not None and self.values.ndim == 3:
@@ -172,9 +185,9 @@ class Explanation:
     def summary(self) -> str:
         """A few lines of text: the question, the answer, its cost and how far to trust it."""
         lines = []
-        for i, one in enumerate(self):
+        for one in [self[name][i] for i in range(len(self)) for name in self.outputs] if self.outputs else self:
             parts = ", ".join(f"{name}: {value:+.3g}" for name, value in one.top(3))
-            score = f" (score {self.prediction[i]:.4g})" if len(self.prediction) else ""
+            score = f" (score {one.prediction[0]:.4g})" if len(one.prediction) else ""
             lines.append(f"{self.method}: why {one.question()}?{score} strongest: {parts}")
         lines.append(f"{self.model_calls} model calls, {self.seconds:.2f} s; " + "; ".join(self.trust()))
         return "\n".join(lines)
@@ -243,6 +256,7 @@ PER_ITEM = {
     "std_error",
     "components",
     "data",
+    "numbers",
     "regions",
     "readings",
     "pictures",

@@ -16,7 +16,7 @@ from askwhy.errors import InputError, near
 from askwhy.explanation import Explanation
 
 P = ParamSpec("P")
-Need = Literal["predictions", "gradients", "layers", "trees"]
+Need = Literal["predictions", "gradients", "layers", "trees", "path", "coefficients"]
 SCORE, SLOPE = "score units", "score units per unit of input"
 HIDDEN = ("model", "x", "target", "versus", "progress")
 
@@ -103,7 +103,8 @@ def record_params(function: Callable[P, Explanation], unit: str) -> Callable[P, 
         bound.apply_defaults()
         given = {k: plain(v) for k, v in bound.arguments.items() if k not in HIDDEN}
         why = function(*args, **kwargs)
-        return replace(why, method=function.__name__, unit=unit, params={**given, **why.params}, seed=given.get("seed"))
+        own = why.unit if why.unit != SCORE else unit  # where it depends on the question
+        return replace(why, method=function.__name__, unit=own, params={**given, **why.params}, seed=given.get("seed"))
 
     return call
 

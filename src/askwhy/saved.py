@@ -16,7 +16,7 @@ from askwhy.files import read_archive, write_file
 from askwhy.reading import Reading, Shown
 
 FORMAT = 1
-TUPLES = {"target", "versus", "components", "data", "frames"}
+TUPLES = {"target", "versus", "components", "data", "frames", "outputs"}
 
 
 def write_fields(found: dict[str, Any], path: str | os.PathLike[str]) -> Path:

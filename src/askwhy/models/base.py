@@ -64,7 +64,7 @@ class Model(Protocol):
     """What `askwhy.wrap` returns, whatever the model is made of."""
 
     labels: tuple[str, ...] | None
-    offers: frozenset[str]  # of "predictions", "gradients", "layers"
+    offers: frozenset[str]  # of "predictions", "gradients", "layers", "trees", "path", "coefficients"
     memory: dict[Any, Any]  # what was prepared for this model: batch sizes, a folded network
 
     def prepare(self, x: Any) -> Items:

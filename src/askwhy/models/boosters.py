@@ -17,7 +17,7 @@ from scipy.special import expit, softmax
 from askwhy._lazy import load
 from askwhy.errors import AskwhyError, FileError, InputError, ModelError
 from askwhy.models.base import as_labels, first_line
-from askwhy.models.function import FunctionModel
+from askwhy.models.function import FunctionModel, offered
 
 PICKLES = (".joblib", ".pickle", ".pkl")
 
@@ -59,7 +59,7 @@ def from_booster(model: Any, labels: Any, output: Any, transform: Any) -> Functi
         out = np.asarray(ask(rows))
         return np.stack([whole - out, out], 1) if trees.classes == 2 and out.ndim == 1 else out
 
-    return FunctionModel(scores, named, transform, trees.columns, trees.classes or None, native=trees.native)
+    return FunctionModel(scores, named, transform, trees.columns, trees.classes or None, native=trees.native, source=model, offers=offered(model))
 
 
 def read(model: Any) -> Trees:
@@ -147,7 +147,11 @@ def lightgbm_trees(model: Any) -> Trees:
     own = None if names == tuple(f"Column_{k}" for k in range(len(names))) else names
     # an underscore may have been a space; and of categories LightGBM takes the codes in an array, but not in a table
     exact = own if own and "_" not in "".join(own) and not booster.pandas_categorical else None
-    margin = partial(booster.predict, raw_score=True)
+    trees = booster.current_iteration() if booster.model_to_string(num_iteration=1).find("\naverage_output") >= 0 else 1
+
+    def margin(rows: Any) -> np.ndarray:
+        return np.asarray(booster.predict(rows, raw_score=True)) / trees  # of a random forest it gives the sum
+
     return Trees(booster, booster.predict, margin, own, len(names), classes, getattr(model, "classes_", None), exact)
 
 
@@ -158,7 +162,8 @@ def catboost_trees(model: Any) -> Trees:
     labels, names = model.classes_, tuple(model.feature_names_)
     own = None if names == tuple(map(str, range(len(names)))) else names
     scores = partial(model.predict, prediction_type="Probability") if len(labels) else model.predict
-    return Trees(model, scores, partial(model.predict, prediction_type="RawFormulaVal"), own, len(names), len(labels), labels, own)
+    raw = partial(load("catboost", "boosters").CatBoost.predict, model, prediction_type="RawFormulaVal")  # a ranker's own takes no type
+    return Trees(model, scores, raw, own, len(names), len(labels), labels, own)
 
 
 READERS: dict[str, Callable[[Any], Trees]] = {

@@ -11,9 +11,12 @@ import numpy as np
 
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
 from askwhy.models.base import Items, as_labels, check_finite, contents, frame_kinds, is_out_of_memory, show_shape, to_numpy
+from askwhy.models.forest import READERS
 from askwhy.models.photos import raw_items, through
 from askwhy.models.pictures import from_values
 
+SCALERS = ("MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler")
+LINEAR = ("LinearDiscriminantAnalysis", "LinearSVC", "LinearSVR")
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -27,6 +30,7 @@ class FunctionModel:
     columns: tuple[str, ...] | None = None  # what an estimator was trained on
     classes: int | None = None  # how many an estimator has
     native: Any = None  # the object of its own library, for methods that know it
+    source: Any = None  # what the user wrapped
     offers: frozenset[str] = frozenset({"predictions"})
     memory: dict[Any, Any] = field(default_factory=dict)
 
@@ -140,7 +144,27 @@ def from_estimator(model: Any, labels: Any, output: str | None, transform: Any) 
         transform,
         None if columns is None else tuple(map(str, columns)),
         None if classes is None else len(classes),
+        source=model,
+        offers=offered(model),
     )
+
+
+def offered(model: Any) -> frozenset[str]:
+    """What an estimator has beside its predictions, by the name of its class."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
+    found = {"trees"} if names & READERS.keys() else set()
+    found |= {"path"} if "sklearn.tree._classes.BaseDecisionTree" in names else set()
+    found |= {"coefficients"} if is_linear(model) else set()
+    return frozenset({"predictions"} | found)
+
+
+def is_linear(model: Any) -> bool:
+    """A linear model of scikit-learn, alone or behind scalers."""
+    steps = [step for _, step in model.steps if step not in (None, "passthrough")] if hasattr(model, "steps") else [model]
+    if not steps or any(type(step).__name__ not in SCALERS for step in steps[:-1]):
+        return False
+    place, name = type(steps[-1]).__module__, type(steps[-1]).__name__
+    return name in LINEAR or (place.startswith("sklearn.linear_model") and "_glm" not in place and hasattr(steps[-1], "coef_"))
 
 
 def as_array(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:

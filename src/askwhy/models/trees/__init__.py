@@ -1,0 +1,1 @@
+"""One reader a library: `read(model)` makes the Forest of a fitted model, or refuses."""

@@ -1,0 +1,1 @@
+"""What does the model do over all rows? Which columns matter, and how the score moves with them."""
