@@ -152,6 +152,14 @@ def test_a_model_that_is_linear_in_the_bins_is_recovered(bins, sampling):
     assert why.details["fidelity"][0] == pytest.approx(1)
 
 
+def test_what_a_number_does_inside_its_bin_is_taken_off():
+    """All that is left is the difference of the means inside and outside the bin, and none of the noise of 5,000 draws."""
+    inside = np.array([bin_of(X, X[3])(0, value) for value in X[:, 0]]) == 1
+    why = aw.lime(lambda b: b[:, 0], X[3:4], background=X, ridge=0)
+    assert why.base_value[0] == pytest.approx(X[~inside, 0].mean(), abs=2e-3)
+    assert why.values[0, 0] == pytest.approx(X[inside, 0].mean() - X[~inside, 0].mean(), abs=2e-3)
+
+
 @pytest.mark.parametrize("around", ["data", "point"])
 def test_a_linear_model_is_recovered_per_standard_deviation(around):
     why = aw.lime(lambda b: b @ SLOPES, X[:2], background=X, bins=None, around=around, ridge=0)

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from askwhy import show
 from askwhy.errors import InputError
 from askwhy.show.feature import feature_of
-from askwhy.show.paper import GREY, INKS, fitted
-from askwhy.show.pictures import AGAINST, FOR
+from askwhy.show.paper import GREY, INKS
+from askwhy.show.pictures import AGAINST, FOR, wrapped
 from askwhy.show.segments import segments
 
 RNG = np.random.default_rng(0)
@@ -72,13 +72,13 @@ def test_kinds_of_features():
 )
 def test_long_names_are_cut_and_not_lost(name):
     for lines in (1, 2):
-        shown = fitted(name, 32, lines).split("\n")
+        shown = wrapped(name, 32, lines).split("\n")
         assert len(shown) == lines
         assert shown[-1].endswith("…")
         plain = "".join(shown).replace(r"\$", "$").removesuffix("…").replace(" ", "")
         assert len(plain) > 6 * lines
         assert name.replace(" ", "").startswith(plain)
-    assert fitted("age") == "age"
+    assert wrapped("age") == "age"
 
 
 # ---- beeswarm -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import catboost
 import lightgbm
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
 import sklearn.datasets
 import xgboost
@@ -440,3 +441,79 @@ def test_progress_counts_rows_and_can_stop(cancer: Any) -> None:
 def test_explain_takes_the_exact_method(cancer: Any) -> None:
     assert aw.explain(cancer, DATA["breast_cancer"][0][:2]).method == "tree_shap"
     assert aw.explain(cancer, DATA["breast_cancer"][0][:2], background=DATA["breast_cancer"][0][:9]).method == "tree_shap"
+
+
+# ---- pictures of all rows -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people() -> tuple[Any, aw.Explanation]:
+    """A table with a number, levels in words, and missing ones of both."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"age": rng.normal(40, 10, 300), "trade": pd.Categorical(rng.choice(["baker", "smith", "farmer"], 300)), "工资": rng.random(300)}
+    )
+    table.loc[::9, "age"] = np.nan
+    table.loc[::11, "trade"] = None
+    y = (table["age"].fillna(50) + 20 * (table["trade"] == "smith") > 45).astype(int)
+    model = xgboost.XGBClassifier(n_estimators=10, max_depth=3, enable_categorical=True).fit(table, y)
+    return aw.wrap(model, labels=["no", "yes"]), aw.tree_shap(model, table, 1)
+
+
+def test_each_picture_of_all_rows_names_the_question(people: tuple[Any, aw.Explanation]) -> None:
+    why = people[1]
+    for how in ("beeswarm", "importance", "dependence", "scatter", "decision"):
+        ax = why.plot(how=how)
+        assert "path-dependent" in ax.get_title()
+        assert "log odds" in ax.get_xlabel() + ax.get_ylabel()
+    rows = [label.get_text() for label in why.plot(how="beeswarm").get_yticklabels()]
+    assert rows[0] == why.components[0][np.abs(why.values).mean(0).argmax()]
+
+
+def test_levels_stand_in_the_picture_as_words(people: tuple[Any, aw.Explanation]) -> None:
+    ax = people[1].plot(how="dependence", feature="trade")
+    assert {"baker", "smith", "farmer"} <= {label.get_text() for label in ax.get_xticklabels()}
+    assert any("missing" in label.get_text() for label in ax.get_xticklabels())
+
+
+def test_the_partner_can_be_chosen(people: tuple[Any, aw.Explanation]) -> None:
+    ax = people[1].plot(how="dependence", feature="age", partner="trade")
+    assert ax.get_legend().get_title().get_text() == "trade"
+    with pytest.raises(InputError, match="feature='agee'"):
+        people[1].plot(how="dependence", feature="agee")
+    with pytest.raises(InputError, match="no option 'featur'"):
+        people[1].plot(how="beeswarm", featur="age")
+
+
+def test_rows_explained_for_different_classes_are_not_mixed(people: tuple[Any, aw.Explanation], cancer: Any) -> None:
+    mixed = aw.tree_shap(cancer, DATA["breast_cancer"][0])
+    assert len(set(mixed.target)) == 2
+    for how in ("beeswarm", "dependence", "decision"):
+        with pytest.raises(InputError, match="target="):
+            mixed.plot(how=how)
+    every = aw.tree_shap(cancer, DATA["breast_cancer"][0][:20], "all")
+    assert "all outputs" in every.plot().get_title()
+    with pytest.raises(InputError, match="choose it"):
+        every.plot(how="beeswarm")
+    every["1"].plot(how="beeswarm")
+
+
+def test_interactions_have_their_pictures(cancer: Any) -> None:
+    found = aw.tree_shap(cancer, DATA["breast_cancer"][0][:30], 1, interactions=True)
+    strongest = found.plot(how="importance").get_yticklabels()[0].get_text()
+    half = np.abs(found.values).mean(0) * (1 - np.eye(30))
+    i, j = np.unravel_index(half.argmax(), half.shape)
+    assert all(found.components[0][k] in strongest.replace("\n", " ") for k in (i, j))
+    found.plot(how="interactions")
+    with pytest.raises(InputError, match="interactions"):
+        aw.tree_shap(cancer, DATA["breast_cancer"][0][:3], 1).plot(how="interactions")
+
+
+def test_one_row_has_a_force_picture(people: tuple[Any, aw.Explanation]) -> None:
+    assert f"{people[1].prediction[2]:.4g}" in [text.get_text() for text in people[1].plot(i=2, how="force").texts]
+
+
+def test_a_long_summary_stops(cancer: Any) -> None:
+    said = aw.tree_shap(cancer, DATA["breast_cancer"][0]).summary()
+    assert "559 more items" in said
+    assert len(said.splitlines()) == 12

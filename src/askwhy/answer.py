@@ -64,8 +64,22 @@ def data_of(items: Items, components: list[Components] | None, values: np.ndarra
     """What each item of a table holds in each component, in words."""
     rows = items.batch if isinstance(items.batch, np.ndarray) else to_numpy(items.batch)
     if components is None:
-        return tuple(tuple(map(in_words_of, row)) for row in rows) if items.names and values.shape == rows.shape else None
+        return words_of(rows) if items.names and values.shape == rows.shape else None
     return tuple(tuple(", ".join(map(in_words_of, row[c.labels == k][:3])) for k in range(len(c))) for row, c in zip(rows, components, strict=True))
+
+
+def words_of(rows: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    """Every cell of a table, column by column, since there may be a million."""
+    return tuple(zip(*map(column_in_words, rows.T), strict=True))
+
+
+def column_in_words(column: np.ndarray) -> list[str]:
+    if column.dtype.kind != "f":
+        return [in_words_of(value) for value in column.tolist()]
+    found = [f"{value:.6g}" for value in column.tolist()]
+    for k in np.flatnonzero(np.isnan(column)):
+        found[k] = "missing"
+    return found
 
 
 def numbers_of(items: Items) -> np.ndarray:

@@ -185,10 +185,13 @@ class Explanation:
     def summary(self) -> str:
         """A few lines of text: the question, the answer, its cost and how far to trust it."""
         lines = []
-        for one in [self[name][i] for i in range(len(self)) for name in self.outputs] if self.outputs else self:
+        items = [self[i] for i in range(min(len(self), SUMMED_UP))]
+        for one in [item[name] for item in items for name in self.outputs] if self.outputs else items:
             parts = ", ".join(f"{name}: {value:+.3g}" for name, value in one.top(3))
             score = f" (score {one.prediction[0]:.4g})" if len(one.prediction) else ""
             lines.append(f"{self.method}: why {one.question()}?{score} strongest: {parts}")
+        if len(self) > len(items):
+            lines.append(f"... and {len(self) - len(items):,} more items; why[i] is one of them")
         lines.append(f"{self.model_calls} model calls, {self.seconds:.2f} s; " + "; ".join(self.trust()))
         return "\n".join(lines)
 
@@ -212,17 +215,22 @@ class Explanation:
             said.append(self.details["note"])
         return said or ["no error bars: this method does not sample, and its values promise no sum that could be checked"]
 
-    def plot(self, ax: Axes | None = None, i: int = 0, how: str = "auto") -> Axes:
+    def plot(self, ax: Axes | None = None, i: int = 0, how: str = "auto", **options: Any) -> Axes:
         """Draw item i and return the axes, which are never shown. how: "map", "regions" (the strongest, outlined), "text", "bars",
-        "waterfall" (from the base value to the score), "matrix" (interactions), "rule" (anchors), or "auto": what suits the values."""
+        "waterfall" (from the base value to the score), "force", "matrix" (interactions), "rule" (anchors), or "auto": what suits the values.
+
+        Of all rows of a table: "beeswarm" (most, order), "importance" (cohorts, most), "dependence" (feature, partner), "scatter" (feature),
+        "interactions" (most), "decision" (highlight, most). Example: `why.plot(how="dependence", feature="age")`.
+        """
         from askwhy.plots import draw
 
-        return draw(self, ax, i, how)
+        return draw(self, ax, i, how, options)
 
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
 
-        shown = [one[part.name] for one in self for part in one.inputs] if self.inputs else list(self)
+        first = [self[i] for i in range(min(4, len(self)))]
+        shown = [one[part.name] for one in first for part in one.inputs] if self.inputs else [self] if self.outputs else first
         pictures = "".join(f'<img alt="{html.escape(self.method)}" src="{as_data_uri(one.plot())}">' for one in shown[:4])
         return f"<div>{pictures}<pre>{html.escape(self.summary())}</pre></div>"
 
@@ -246,6 +254,7 @@ class Explanation:
             raise FileError(f"{path} is no saved Explanation ({error}).") from error
 
 
+SUMMED_UP = 10  # items in a summary
 PER_ITEM = {
     "values",
     "target",

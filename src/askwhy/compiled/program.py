@@ -27,6 +27,7 @@ class Program:
     output: np.ndarray  # int64 [trees]
     depth: int  # levels of splits
     expected: np.ndarray  # float64 [k]: the mean raw score as the covers have it
+    largest: float  # the sum over the trees of their largest leaves, by magnitude
     unseen: int  # splits that no training data reached; half of the weight goes to either side
 
     @property
@@ -67,7 +68,9 @@ def program_of(forest: Forest) -> Program:
     members[: len(forest.members), :-1] = forest.members
     members[splits[sets >= 0, 5], -1] = forest.default_left[nodes][sets >= 0]
     mean = forest.base + (expected.sum(0) if len(leaf) > 1 else np.bincount(forest.output, expected[:, 0], len(forest.base)))
-    return Program(splits, numbers, leaf, members, starts, features, forest.output.astype(np.int64), depth, mean, unseen)
+    most = np.zeros(trees)
+    np.maximum.at(most, np.repeat(np.arange(trees), np.diff(starts)), np.abs(leaf).max((0, 2)))
+    return Program(splits, numbers, leaf, members, starts, features, forest.output.astype(np.int64), depth, mean, float(most.sum()), unseen)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

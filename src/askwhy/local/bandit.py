@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FIRST = 32  # tosses of each coin at once; later its tosses are doubled, so that there are few looks and large batches
+ROUND = 1024  # tosses of several coins that go together where no more is known of which are needed
 
 Toss = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # coins int [k], their tosses from, to [k] -> heads [k]
 
@@ -40,9 +41,9 @@ class Tally:
         """bool [k]: whether the lower bound of the coin is at least that."""
         return (self.share >= precision) & (self.tosses * divergence(self.share, precision) >= self.beta)
 
-    def may_reach(self, precision: float, delta: float) -> np.ndarray:
+    def may_reach(self, share: np.ndarray, delta: float) -> np.ndarray:
         """bool [k]: whether the coin's upper bound, if delta may fail, is at least that."""
-        return (self.share >= precision) | (self.tosses * divergence(self.share, precision) <= math.log(1 / delta))
+        return (self.share >= share) | (self.tosses * divergence(self.share, share) <= math.log(1 / delta))
 
     def lower(self) -> np.ndarray:
         return 1 - upper(1 - self.share, self.tosses, self.beta)
@@ -79,25 +80,41 @@ def race(toss: Toss, most: np.ndarray, worth: np.ndarray, aim: Aim, tally: Tally
     """
     heads, tosses = tally.heads.copy(), tally.tosses.copy()
     tally = Tally(heads, tosses, tally.beta)
+    enough = least(most, aim.precision, tally.beta)
     which = np.flatnonzero(tosses == 0)
     while True:
         if len(which):
             until = np.minimum(np.maximum(2 * tosses[which], FIRST), most[which])
             heads[which] += toss(which, tosses[which], until)
             tosses[which] = until
-        which = hopeful(tally, most, worth, aim)
+        which = hopeful(tally, most, worth, aim, enough)
         if not len(which) and not (tally.reaches(aim.precision) & (worth >= 0)).any():
             which = rivals(tally, most, aim)
         if not len(which):
             return tally
 
 
-def hopeful(tally: Tally, most: np.ndarray, worth: np.ndarray, aim: Aim) -> np.ndarray:
-    """The worthiest coins that may well reach the precision, and are worth more than those that do."""
+def least(most: np.ndarray, precision: float, beta: float, halvings: int = 20) -> np.ndarray:
+    """[k]: the share of heads in all its tosses from which on a coin reaches the precision; NaN where no share is enough."""
+    low, high = np.full(len(most), precision), np.ones(len(most))
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        reaches = most * divergence(middle, precision) >= beta
+        low, high = np.where(reaches, low, middle), np.where(reaches, middle, high)
+    return np.where(most * -math.log(precision) >= beta, high, np.nan)
+
+
+def hopeful(tally: Tally, most: np.ndarray, worth: np.ndarray, aim: Aim, enough: np.ndarray) -> np.ndarray:
+    """The worthiest coins that may well come to have enough heads, and are worth more than those that do.
+
+    A coin that falls a little more often than asked cannot show it in so few tosses, and is given up early.
+    """
     sure = tally.reaches(aim.precision) & (worth >= 0)
-    likely = tally.may_reach(aim.precision, aim.delta) & ~sure & (tally.tosses < most)
+    likely = tally.may_reach(enough, aim.delta) & ~sure & (tally.tosses < most)
     found = np.flatnonzero(likely & (worth > worth[sure].max(initial=-1)))
-    return found[np.lexsort((-tally.share[found], -worth[found]))][: aim.beam]
+    found = found[np.lexsort((-tally.share[found], -worth[found]))]
+    cheap = np.maximum(tally.tosses[found], FIRST).cumsum() <= ROUND
+    return found[: max(aim.beam, np.count_nonzero(cheap))]
 
 
 def rivals(tally: Tally, most: np.ndarray, aim: Aim) -> np.ndarray:
@@ -108,7 +125,7 @@ def rivals(tally: Tally, most: np.ndarray, aim: Aim) -> np.ndarray:
         return rest
     low, high = tally.lower()[best], tally.upper()[rest]
     weak = best[low < high.max() - aim.tolerance]
-    strong = rest[np.argsort(-high)][: aim.beam]
-    strong = strong[tally.upper()[strong] > low.min() + aim.tolerance]
+    first = np.argsort(-high)[: aim.beam]
+    strong = rest[first[high[first] > low.min() + aim.tolerance]]
     found = np.concatenate([weak, strong])
     return found[tally.tosses[found] < most[found]]

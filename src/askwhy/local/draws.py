@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -122,35 +123,41 @@ def of_mixed_rows(table: Table, row: np.ndarray, ask: Callable[[np.ndarray], np.
     named, holds = table.conditions(row)
     givers = [np.flatnonzero(inside) for inside in holds]
     rows = np.concatenate([table.rows, row[None]])  # the item itself gives what no background row has
-    everyone, heaps = table.weights.cumsum(), [table.weights[found].cumsum() for found in givers]
+    draw, draws = by_weight(table.weights), [by_weight(table.weights[found]) for found in givers]
 
     def cases(rules: np.ndarray, purpose: int, rng: np.random.Generator, samples: int) -> Cases:
-        base = drawn(rng, everyone, samples)
-        given = [
-            found[drawn(rng, heap, samples)] if len(found) else np.full(samples, len(rows) - 1) for found, heap in zip(givers, heaps, strict=True)
-        ]
+        base = draw(rng, samples)
+        given = [found[one(rng, samples)] if len(found) else np.full(samples, len(rows) - 1) for found, one in zip(givers, draws, strict=True)]
         giver, inside = np.stack(given, 1), holds.T[base]
+        known: dict[bytes, bool] = {}
 
         def stay(rule: np.ndarray, which: np.ndarray) -> np.ndarray:
-            which, taken, back = different(which, rules[rule] & ~inside[which])
-            source = np.where(taken, giver[which], base[which, None])[:, named.labels]
-            return stays(ask(rows[source, np.arange(rows.shape[1])]))[back]
+            which, taken, keys, back = different(which, rules[rule] & ~inside[which])
+            new = np.array([key not in known for key in keys])
+            if new.any():
+                source = np.where(taken[new], giver[which[new]], base[which[new], None])[:, named.labels]
+                asked = stays(ask(rows[source, np.arange(rows.shape[1])]))
+                known.update(zip(itertools.compress(keys, new), asked.tolist(), strict=True))
+            return np.array([known[key] for key in keys])[back]
 
         return Cases(stay, np.full(len(rules), samples))
 
     return Draws(named, table.coverage(holds), cases)
 
 
-def drawn(rng: np.random.Generator, heap: np.ndarray, count: int) -> np.ndarray:
-    """Places in a heap of weights, by the weights."""
-    return np.searchsorted(heap[:-1], rng.random(count) * heap[-1], side="right")
+def by_weight(weights: np.ndarray) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """How to draw so many places by their weights."""
+    if not len(weights) or weights.min() == weights.max():
+        return lambda rng, count: rng.integers(len(weights), size=count)
+    heap = weights.cumsum()
+    return lambda rng, count: np.searchsorted(heap[:-1], rng.random(count) * heap[-1], side="right")
 
 
-def different(which: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each pair of a case and what it takes once, and where each is among these."""
+def different(which: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[bytes], np.ndarray]:
+    """Each pair of a case and what it takes once, a key for each, and where each is among these."""
     key = np.concatenate([which.astype(">u4")[:, None].view(np.uint8), np.packbits(taken, axis=1)], 1)
-    _, first, back = np.unique(np.ascontiguousarray(key).view(f"V{key.shape[1]}").ravel(), return_index=True, return_inverse=True)
-    return which[first], taken[first], back
+    keys, first, back = np.unique(np.ascontiguousarray(key).view(f"V{key.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    return which[first], taken[first], keys.tolist(), back
 
 
 def asking(score: Score, item: int, batch_size: int | str, tick: Progress | None) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import comb
 from typing import Any
 
@@ -18,21 +17,19 @@ SETTINGS = {"n_estimators": 60, "max_depth": 5, "learning_rate": 0.15, "subsampl
 def regress_on_trees(found: Design, gains: np.ndarray, total: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Shapley values [d] and standard errors: of the line, plus those of trees (exact), plus those of what both leave.
 
-    Each fold of the pairs is left to trees that did not see it, so what they leave is measured honestly (the
-    regression adjustment of Witter, Liu & Musco 2025, on pairs).
+    Each fold of the pairs is left to trees that did not see it, so what they leave there stands for all coalitions that
+    nobody asked about (the regression adjustment of Witter, Liu & Musco 2025, on pairs); of those that were asked, a
+    `share` of all, it is known what the trees of all folds leave.
     """
     line, _, left = regress(found, gains, total)
     folds = 10 if len(left) < FEW else 2
     fold = np.random.default_rng([seed, 7]).permutation(len(left)) % folds
-    rest, learned, ends = left.copy(), np.zeros(len(line)), 0.0
-    for k in range(folds):
-        trees = grow(found.z[fold != k], left[fold != k], seed)
-        rest[fold == k] -= odd(trees.predict(np.stack([found.z[fold == k], ~found.z[fold == k]], 1).reshape(-1, len(line))))
-        own = shapley_of_trees(trees, len(line))
-        learned, ends = learned + own / folds, ends + own.sum() / folds
-    # what trees leave of their own fold stands for all coalitions that they did not see, so a fold is the sample
-    seen = found.share * (1 - (1 - 1 / folds) ** 2)
-    more, error, _ = regress(replace(found, share=seen), rest, -ends)
+    grown = [grow(found.z[fold != k], left[fold != k], seed) for k in range(folds)]
+    learned = np.mean([shapley_of_trees(trees, len(line)) for trees in grown], axis=0)
+    rest = np.stack([left - odd(trees.predict(found.pairs())) for trees in grown])  # [folds, pairs]
+    unseen = rest[fold, np.arange(len(left))]
+    more, _, _ = regress(found, unseen + found.share * (rest.mean(0) - unseen), -learned.sum())
+    _, error, _ = regress(found, unseen, -learned.sum())
     return line + learned + more, error
 
 

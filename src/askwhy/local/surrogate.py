@@ -63,25 +63,23 @@ def by_ridge(x: np.ndarray, y: np.ndarray, s: Samples, ridge: float, tell: Tell)
     Controls are uncorrelated with every column, so they change no coefficient in the mean; what they say about the score
     is taken off, and with it their part of the noise.
     """
-    centre = s.weight @ x / s.weight.sum()
-    centred = x - centre
+    total = s.weight.sum()
+    centre = s.weight @ x / total
+    centred = np.subtract(x, centre, out=x)  # `fit` made x for this; a new array of that size costs as much as the sums over it
     scaled = centred if (s.weight == 1).all() else centred * np.sqrt(s.weight)[:, None]
     bread = inverse(scaled.T @ scaled, ridge)
-    coefficients, intercept = line(scaled, y, s.weight, bread, centre)
-    said = intercept + x @ coefficients
-    calm, spent = y, 0
+
+    def line(calm: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+        level = s.weight @ calm / total
+        coefficients = bread @ (centred.T @ (s.weight * (calm - level)))
+        return coefficients, level, level + centred @ coefficients
+
+    (coefficients, level, said), calm, spent = line(y), y, 0
     if s.control is not None and len(y) > 10 * (x.shape[1] + s.control.shape[1]):
         calm, spent = y - foreseen(s.control, y - said), s.control.shape[1]
-        coefficients, intercept = line(scaled, calm, s.weight, bread, centre)
-        said = intercept + x @ coefficients
+        coefficients, level, said = line(calm)
     error = standard_errors(centred, calm - said, s.weight, s.together, bread, spent)
-    return {"values": coefficients, "std_error": error, "intercept": intercept, "said": said}
-
-
-def line(scaled: np.ndarray, y: np.ndarray, weight: np.ndarray, bread: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
-    level = weight @ y / weight.sum()
-    coefficients = bread @ (scaled.T @ (np.sqrt(weight) * (y - level)))
-    return coefficients, float(level - centre @ coefficients)
+    return {"values": coefficients, "std_error": error, "intercept": float(level - centre @ coefficients), "said": said}
 
 
 def inverse(gram: np.ndarray, ridge: float) -> np.ndarray:
@@ -91,16 +89,17 @@ def inverse(gram: np.ndarray, ridge: float) -> np.ndarray:
 
 def foreseen(control: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """The part of the residual that is a line in the controls."""
-    return control @ (inverse(control.T @ control, 1e-3) @ (control.T @ residual))
+    gram = control.T @ control
+    return control @ np.linalg.solve(gram + 1e-3 * np.eye(len(gram)), control.T @ residual)
 
 
 def standard_errors(centred: np.ndarray, residual: np.ndarray, weight: np.ndarray, together: int, bread: np.ndarray, spent: int = 0) -> np.ndarray:
     """Of ridge coefficients, by the sandwich formula, which does not assume that the model is linear (White 1980).
 
-    Samples that were drawn together count as one (Liang & Zeger 1986).
+    Samples that were drawn together count as one (Liang & Zeger 1986). `centred` is overwritten.
     """
     n, d = centred.shape
-    pull = centred * (weight * residual)[:, None]
+    pull = np.multiply(centred, (weight * residual)[:, None], out=centred)
     if together > 1:
         pull = np.add.reduceat(pull, np.arange(0, n, together))  # [draws, d]
     spare = max(n - d - spent - 1, 1)

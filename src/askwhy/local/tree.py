@@ -181,10 +181,7 @@ class Asked:
         """The values have to sum to the library's own score, to its own precision."""
         gap = np.abs(base + values.sum((1, 2) if interactions else 1) - prediction)
         size = np.finfo(np.float32 if self.forest.single else np.float64).eps * (8 + 4 * np.sqrt(len(self.forest.roots)))
-        leaf = np.abs(self.program.leaf).max((0, 2), initial=0)
-        most = np.abs(self.forest.base).max() + sum(
-            leaf[a:b].max(initial=0) for a, b in zip(self.program.starts, self.program.starts[1:], strict=False)
-        )
+        most = np.abs(self.forest.base).max() + self.program.largest
         wrong = np.flatnonzero(~(gap <= size * max(most, 1e-300) * 2))
         if len(wrong):
             i = wrong[0]

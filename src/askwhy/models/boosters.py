@@ -115,7 +115,8 @@ def xgboost_trees(model: Any) -> Trees:
     config = json.loads(booster.save_config())["learner"]
     objective, sizes = config["objective"]["name"], config["learner_model_param"]
     single = objective.startswith("binary:") and sizes["num_target"] == "1"
-    predict = partial(ask_xgboost, booster, rounds_of(booster, booster is not model), getattr(model, "missing", np.nan))
+    ask = ask_in_place if config["gradient_booster"]["name"] == "gbtree" else ask_xgboost
+    predict = partial(ask, booster, rounds_of(booster, booster is not model), getattr(model, "missing", np.nan))
     margin = partial(predict, margin=True)
     link = LINKS.get(objective)
     scores = predict if objective not in LINKS else link and (lambda rows: link(margin(rows)))
@@ -135,6 +136,14 @@ def ask_xgboost(booster: Any, rounds: tuple[int, int], missing: Any, rows: Any, 
     data = load("xgboost", "boosters").DMatrix(rows, missing=missing, enable_categorical=True)
     data.feature_names = booster.feature_names
     return booster.predict(data, output_margin=margin, iteration_range=rounds)
+
+
+def ask_in_place(booster: Any, rounds: tuple[int, int], missing: Any, rows: Any, margin: bool = False) -> Any:
+    """The same numbers without a DMatrix, which takes a quarter of the time; categories of a table need one."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
+        return ask_xgboost(booster, rounds, missing, rows, margin)
+    kind = "margin" if margin else "value"
+    return booster.inplace_predict(rows, iteration_range=rounds, predict_type=kind, missing=missing, validate_features=False)
 
 
 def lightgbm_trees(model: Any) -> Trees:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.show.feature import Feature, feature_of, low_to_high
-from askwhy.show.paper import GREY, INKS, checked, counted, finished, fitted, fresh, name_rows, parted, strongest
-from askwhy.show.pictures import AGAINST, FOR, fonts
+from askwhy.show.paper import GREY, INKS, checked, counted, finished, name_rows, parted, strongest
+from askwhy.show.pictures import AGAINST, FOR, fonts, new_axes, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def beeswarm(
     """
     values = checked(values, names, "[n, d]", features)
     lanes = lanes_of(values, names, None if features is None else np.asarray(features), parted(strongest(values, order), most))
-    ax = ax or fresh(7.8, 1.2 + LANE * len(lanes))
+    ax = ax or new_axes(7.8, 1.2 + LANE * len(lanes))
     ends = span(lanes)
     ax.set_xlim(*ends)
     ax.axvline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -162,5 +162,5 @@ def name_levels(ax: Axes, row: int, feature: Feature | None) -> None:
     for k, (level, colour) in enumerate(said):
         at = row + 0.24 * (k - (len(said) - 1) / 2)
         ax.text(
-            1.0, at, fitted(level, 16, 1), transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7, color=colour, fontfamily=fonts()
+            1.0, at, wrapped(level, 16, 1), transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=7, color=colour, fontfamily=fonts()
         )

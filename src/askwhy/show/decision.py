@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from askwhy.errors import InputError
-from askwhy.show.paper import checked, counted, finished, fresh, ink, name_rows, parted, strongest
-from askwhy.show.pictures import AGAINST, FOR
+from askwhy.show.paper import checked, counted, finished, ink, name_rows, parted, strongest
+from askwhy.show.pictures import AGAINST, FOR, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def decision(
     shown, rest = parted(strongest(values, order), most)
     x = walked(values, shown, rest, base)
     rows = x.shape[1] - 1
-    ax = ax or fresh(6.8, 1.3 + 0.3 * rows)
+    ax = ax or new_axes(6.8, 1.3 + 0.3 * rows)
     lines = np.stack([x, np.broadcast_to(np.arange(rows, -1, -1) - 0.5, x.shape)], 2)
     clear, colours = float(np.clip(60 / len(x), 0.03, 0.85)), [FOR if end > base else AGAINST for end in x[:, -1]]
     ax.add_collection(LineCollection(list(lines), colors=colours, alpha=clear, linewidths=1.5 if len(x) < 50 else 0.9, rasterized=len(x) > 500))

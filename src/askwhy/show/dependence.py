@@ -8,8 +8,8 @@ import numpy as np
 
 from askwhy.errors import InputError
 from askwhy.show.feature import Feature, feature_of, low_to_high
-from askwhy.show.paper import GREY, INKS, checked, counted, finished, fitted, fresh, ink
-from askwhy.show.pictures import fonts
+from askwhy.show.paper import GREY, INKS, checked, counted, finished, ink
+from askwhy.show.pictures import fonts, new_axes, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def dependence(
     """
     values = checked(np.asarray(values)[:, None] if np.ndim(values) == 1 else values, [name], "[n, d]")[:, 0]
     feature, second = told(x, len(values), "x"), None if interacting is None else told(interacting[1], len(values), "interacting")
-    ax = ax or fresh(6.8, 4.4)
+    ax = ax or new_axes(6.8, 4.4)
     places = columns(ax, feature, values) if feature.levels else line(ax, feature)
     if feature.missing.any():
         places = margin(ax, feature, places)
@@ -95,7 +95,7 @@ def columns(ax: Axes, feature: Feature, values: np.ndarray) -> np.ndarray:
     order = [*sorted(range(shown), key=lambda k: -means[k]), *range(shown, len(means))]
     names = [*feature.levels[:shown], f"{len(feature.levels) - shown} others"]
     turned: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(order) > 5 else {}
-    ax.set_xticks(range(len(order)), [fitted(names[k], 18) for k in order], fontfamily=fonts(), **turned)
+    ax.set_xticks(range(len(order)), [wrapped(names[k], 18, 2) for k in order], fontfamily=fonts(), **turned)
     ax.set_xlim(-0.6, len(order) - 0.4)
     for at, k in enumerate(order):
         ax.plot([at - 0.36, at + 0.36], [means[k]] * 2, color=ink(), linewidth=1.4, zorder=3)
@@ -148,7 +148,7 @@ def name_numbers(ax: Axes, name: str, feature: Feature) -> None:
     shades = np.sort(feature.shades[~feature.missing])
     at = np.unique(shades[np.linspace(0, len(known) - 1, 5).astype(int)]) if len(known) else np.empty(0)
     scale.set_ticks(list(at), labels=[shown(feature, known[np.searchsorted(shades, place)]) for place in at])
-    scale.set_label(fitted(f"{name}, by rank{'; grey: missing' if feature.missing.any() else ''}", 60, 1), fontsize=8, fontfamily=fonts())
+    scale.set_label(wrapped(f"{name}, by rank{'; grey: missing' if feature.missing.any() else ''}", 60, 1), fontsize=8, fontfamily=fonts())
     scale.ax.tick_params(labelsize=8)
     scale.outline.set_visible(False)  # type: ignore[operator]
 
@@ -162,7 +162,7 @@ def name_levels(ax: Axes, name: str, feature: Feature) -> None:
     rest = len(feature.levels) - len(INKS)
     grey = " or ".join([*([f"{rest} others"] if rest > 0 else []), *(["missing"] if feature.missing.any() else [])])
     for level, colour in [*zip(feature.levels, INKS, strict=False), *([(grey, GREY)] if grey else [])]:
-        ax.scatter([], [], s=22, color=colour, linewidths=0, label=fitted(level, 22, 1))
-    made = ax.legend(title=fitted(name, 24), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, prop={"family": fonts(), "size": 8})
+        ax.scatter([], [], s=22, color=colour, linewidths=0, label=wrapped(level, 22, 1))
+    made = ax.legend(title=wrapped(name, 24, 2), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, prop={"family": fonts(), "size": 8})
     made.get_title().set_fontfamily(fonts())
     made.get_title().set_fontsize(8)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from askwhy.show.paper import finished, fitted, fresh, ink
-from askwhy.show.pictures import AGAINST, FOR, fonts
+from askwhy.show.paper import finished, ink
+from askwhy.show.pictures import AGAINST, FOR, fonts, new_axes, wrapped
 from askwhy.show.segments import Segment, segments
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def force(
     found = segments(values, names, base, end, most)
     left, right = [piece for piece in found if piece.value > 0], [piece for piece in found if piece.value < 0]
     levels = max(len(left), len(right), 1)
-    ax = ax or fresh(8.5, 1.9 + 0.21 * levels)
+    ax = ax or new_axes(8.5, 1.9 + 0.21 * levels)
     low, high = ends(found, base, end)
     ax.set_xlim(low, high)
     ax.set_ylim(-0.5 - STEP * levels, 1.9)
@@ -74,7 +74,7 @@ def label(ax: Axes, piece: Segment, height: float, side: int) -> None:
     """A line from the middle of the arrow down to its name, which runs away from the score."""
     ax.plot([piece.middle, piece.middle], [height, 0], color=colour(piece), linewidth=0.8, solid_capstyle="butt")
     ax.annotate(
-        f"{fitted(piece.name, 36, 1)}  {piece.value:+.3g}", (piece.middle, height), (3 * side, 0), textcoords="offset points", fontsize=8, color=ink(),
+        f"{wrapped(piece.name, 36, 1)}  {piece.value:+.3g}", (piece.middle, height), (3 * side, 0), textcoords="offset points", fontsize=8, color=ink(),
         ha="left" if side > 0 else "right", va="center", fontfamily=fonts(), annotation_clip=False,
     )  # fmt: skip
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from askwhy.errors import InputError
-from askwhy.show.paper import checked, counted, parted, shortened, strongest
-from askwhy.show.pictures import COLOURS
+from askwhy.show.paper import checked, counted, parted, strongest
+from askwhy.show.pictures import COLOURS, shortened
 from askwhy.show.svg import INK, LINE, SOFT, Node, add, drawing, said, ticks, written
 
 WIDTH, HEIGHT = 960, 430  # pixels

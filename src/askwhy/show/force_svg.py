@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from askwhy.show.force import colour, ends, outline
-from askwhy.show.paper import shortened
+from askwhy.show.pictures import shortened
 from askwhy.show.segments import Segment, segments
 from askwhy.show.svg import INK, LINE, SOFT, Node, add, drawing, said, ticks, written
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.errors import InputError
-from askwhy.show.paper import GREY, check_count, checked, counted, finished, fitted, fresh, ink, name_rows, parted
-from askwhy.show.pictures import fonts
+from askwhy.show.paper import GREY, check_count, checked, counted, finished, ink, name_rows, parted
+from askwhy.show.pictures import fonts, new_axes, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def importance(
     shown, rest = (order[:most], order[most:]) if shape == "[d]" else parted(order, most)
     rows, said = merged(values, names, shown, rest) if shape != "[d]" else (values[shown], [names[j] for j in shown])
     groups = as_given(rows, None if error is None else np.asarray(error, float)[shown]) if shape == "[d]" else grouped(rows, cohorts, outputs)
-    ax = ax or fresh(6.8, 1.2 + (0.36 if cohorts is None else 0.2 + 0.16 * len(groups)) * len(said))
+    ax = ax or new_axes(6.8, 1.2 + (0.36 if cohorts is None else 0.2 + 0.16 * len(groups)) * len(said))
     draw(ax, groups, said, beside=cohorts is not None, summed=shape != "[d]" and len(rest) > 0)
     return finished(ax, title, caption(values, shape, unit, len(rest)))
 
@@ -124,7 +124,7 @@ def draw(ax: Axes, groups: Sequence[Group], names: Sequence[str], *, beside: boo
     for k, (group, colour) in enumerate(zip(groups, CALM, strict=False)):
         at = np.arange(len(names)) + (height * (k - (len(groups) - 1) / 2) if beside else 0.0)
         shades = [GREY if summed and len(groups) == 1 and row == len(names) - 1 else colour for row in range(len(names))]
-        ax.barh(at, group.length, left=group.left, height=0.92 * height, color=shades, label=fitted(group.name, 30, 1))
+        ax.barh(at, group.length, left=group.left, height=0.92 * height, color=shades, label=wrapped(group.name, 30, 1))
         if group.error is not None:
             ax.errorbar(group.left + group.length, at, xerr=group.error, fmt="none", ecolor=ink(), capsize=2, linewidth=1)
     name_rows(ax, names)

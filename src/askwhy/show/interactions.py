@@ -9,8 +9,8 @@ import numpy as np
 
 from askwhy.errors import InputError
 from askwhy.show.importance import importance
-from askwhy.show.paper import check_count, checked, counted, finished, fitted, fresh
-from askwhy.show.pictures import fonts, limit
+from askwhy.show.paper import check_count, checked, counted, finished
+from askwhy.show.pictures import fonts, limit, new_axes, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +32,11 @@ def interactions(
     order = np.argsort(-mean.sum(1), kind="stable")[:most]
     shown = mean[np.ix_(order, order)]
     size = 2.4 + 0.42 * len(order)
-    ax = ax or fresh(size + 1.4, size)
+    ax = ax or new_axes(size + 1.4, size)
     pairs, own = np.where(np.eye(len(order), dtype=bool), np.nan, shown), np.where(np.eye(len(order), dtype=bool), shown, np.nan)
     image = ax.imshow(pairs, cmap="Purples", vmin=0, vmax=limit(pairs[~np.isnan(pairs)]))
     ax.imshow(own, cmap="Greys", vmin=0, vmax=1.5 * limit(own[~np.isnan(own)]))
-    labels = [fitted(names[j], 22) for j in order]
+    labels = [wrapped(names[j], 22, 2) for j in order]
     ax.set_xticks(range(len(order)), labels, fontfamily=fonts(), rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(order)), labels, fontfamily=fonts())
     if len(order) <= LEGIBLE:

@@ -1,16 +1,14 @@
-"""What the pictures of tables share: axes on the style's own background, checks, order, and names that fit."""
+"""What the pictures of tables share: checks, order, names of rows."""
 
 from __future__ import annotations
 
-import textwrap
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from askwhy.errors import InputError
-from askwhy.show.pictures import fonts, new_axes, wrapped
+from askwhy.show.pictures import fonts, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,16 +16,6 @@ if TYPE_CHECKING:
 GREY = "#8c8c8c"  # seen on white and on black: missing values, sums of many features
 INKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: told apart by colour-blind eyes
 ORDERS = {"mean": lambda values: np.abs(values).mean(0), "max": lambda values: np.abs(values).max(0)}
-
-
-def fresh(width: float, height: float) -> Axes:
-    """Axes of a figure that no window knows, light or dark as the style in use."""
-    from matplotlib import rcParams
-    from matplotlib.colors import to_rgba
-
-    ax, paper = new_axes(width, height), to_rgba(rcParams["figure.facecolor"])
-    ax.figure.set_facecolor((*paper[:3], 1.0))
-    return ax
 
 
 def ink() -> Any:
@@ -55,25 +43,9 @@ def finished(ax: Axes, title: str, x: str, y: str = "") -> Axes:
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """One name at each row, the first on top."""
-    ax.set_yticks(range(len(names)), [fitted(name) for name in names], fontfamily=fonts())
+    ax.set_yticks(range(len(names)), [wrapped(name, 32, 2) for name in names], fontfamily=fonts())
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-
-
-def fitted(text: str, width: int = 32, lines: int = 2) -> str:
-    """On a few lines, where a Chinese sign takes the room of two letters; a $ is a $, and no formula."""
-    spread = "".join(sign + "\u2060" * (unicodedata.east_asian_width(sign) in "WF") for sign in text)
-    found = [line.replace("\u2060", "") for line in textwrap.wrap(spread, width, break_on_hyphens=False)]
-    kept = found if len(found) <= lines else [*found[: lines - 1], shortened(" ".join(found[lines - 1 :]), width, 2.0)]
-    return "\n".join(kept).replace("$", r"\$")
-
-
-def shortened(text: str, room: float, size: float = 12) -> str:
-    """As much of a text as fits into so many pixels: letters are about half as wide as high, Chinese signs as wide as high."""
-    text = " ".join(text.split())
-    ends = np.cumsum([size * (1.0 if ord(sign) > 0x2E7F else 0.58) for sign in text])
-    kept = int((ends <= room).sum())
-    return text if kept == len(text) else text[: max(kept - 1, 0)] + "…"
 
 
 def checked(values: Any, names: Sequence[str], shape: str, features: Any = None) -> np.ndarray:

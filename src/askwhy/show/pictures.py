@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -41,10 +42,12 @@ def fonts() -> list[str]:
 
 
 def new_axes(width: float = 5.0, height: float = 4.0) -> Axes:
-    """Axes of a figure that no window knows, on white, so that a dark notebook can show it."""
+    """Axes of a figure that no window knows, on opaque paper, light or dark as the style in use."""
+    from matplotlib import rcParams
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white").add_subplot()
+    return Figure(figsize=(width, height), layout="constrained", facecolor=to_rgb(rcParams["figure.facecolor"])).add_subplot()
 
 
 def limit(values: np.ndarray) -> float:
@@ -145,5 +148,16 @@ def as_data_uri(shown: Axes | np.ndarray) -> str:
 
 
 def wrapped(text: str, width: int = 46, lines: int = 3) -> str:
-    """Long names on several lines, and cut after the last; a $ is a $, and no formula."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ...")).replace("$", r"\$")
+    """On a few lines, where a Chinese sign takes the room of two letters; a $ is a $, and no formula."""
+    spread = "".join(sign + "\u2060" * (unicodedata.east_asian_width(sign) in "WF") for sign in text)
+    found = [line.replace("\u2060", "") for line in textwrap.wrap(spread, width, break_on_hyphens=False)]
+    kept = found if len(found) <= lines else [*found[: lines - 1], shortened(" ".join(found[lines - 1 :]), width, 2.0)]
+    return "\n".join(kept).replace("$", r"\$")
+
+
+def shortened(text: str, room: float, size: float = 12) -> str:
+    """As much of a text as fits into so many pixels: letters are about half as wide as high, Chinese signs as wide as high."""
+    text = " ".join(text.split())
+    ends = np.cumsum([size * (1.0 if ord(sign) > 0x2E7F else 0.58) for sign in text])
+    kept = int((ends <= room).sum())
+    return text if kept == len(text) else text[: max(kept - 1, 0)] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,7 @@ def card(
     ax = ax or new_axes(WIDTH, height)
     height, top = max(ax.get_window_extent().height / ax.figure.dpi, height - 0.5), 1.0
     ax.set_axis_off()
-    ax.set_title(fitted(title, 46), fontsize=10, fontfamily=fonts())
+    ax.set_title(wrapped(title, 46), fontsize=10, fontfamily=fonts())
     bars = ax.inset_axes((0.22, 0.1, 0.74, BARS / height))
     for text, gain, bold in lines:
         left = ax.text(0.0, top, text, transform=ax.transAxes, va="top", fontsize=10, fontfamily=fonts(), weight="bold" if bold else "normal")
@@ -63,15 +62,9 @@ def card(
 def written(conditions: Sequence[tuple[str, float]], then: str) -> list[tuple[str, str, bool]]:
     """The lines of the rule: text, what stands at its end, whether it is bold."""
     found = [
-        (fitted(f"{'if' if k == 0 else 'and'} {name}", LETTERS), f"{100 * gain:+.1f} points", False) for k, (name, gain) in enumerate(conditions)
+        (wrapped(f"{'if' if k == 0 else 'and'} {name}", LETTERS), f"{100 * gain:+.1f} points", False) for k, (name, gain) in enumerate(conditions)
     ]
-    return [*(found or [("whatever the input holds", "", False)]), (fitted(f"then {then}", LETTERS), "", True)]
-
-
-def fitted(text: str, width: int) -> str:
-    """On several lines, where a Chinese sign takes the room of two letters."""
-    spread = "".join(sign + "\u2060" * (unicodedata.east_asian_width(sign) in "WF") for sign in text)
-    return wrapped(spread, width).replace("\u2060", "")
+    return [*(found or [("whatever the input holds", "", False)]), (wrapped(f"then {then}", LETTERS), "", True)]
 
 
 def measured(ax: Axes, precision: tuple[float, float, float], asked: float, coverage: float, reached: bool) -> None:

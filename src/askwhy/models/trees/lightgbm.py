@@ -51,7 +51,7 @@ def read(model: Any) -> Forest:
     with common.as_it_is_known(library):
         head, trees = parted(told.native.model_to_string())
         outputs = int(head["num_tree_per_iteration"])
-        (unit, link), scale = meaning(head, len(trees) // outputs)
+        (unit, link), slope, share = meaning(head, len(trees) // outputs)
         node = flat(trees)
         sets, members = categorical(trees, node)
         zeros = zero_columns(node, told.width)
@@ -64,14 +64,14 @@ def read(model: Any) -> Forest:
         default_left=node["default_left"],
         category=sets,
         members=members,
-        value=node["leaf_value"][:, None] * scale,
+        value=node["leaf_value"][:, None] * slope * share,
         cover=node["cover"],
         roots=node["roots"].astype(np.int32),
         output=np.arange(len(trees), dtype=np.int32) % outputs,
         base=np.zeros(outputs),
         width=told.width,
         prepare=partial(prepared, told, zeros, sorted_out),
-        raw=lambda rows: common.two_dimensional(told.margin(rows)) * scale,
+        raw=lambda rows: common.two_dimensional(told.margin(rows)) * slope,
         unit=unit,
         whole=0.0 if told.classes == 2 and outputs == 1 else None,
         link=link,
@@ -98,14 +98,14 @@ def pairs(lines: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines.splitlines())}
 
 
-def meaning(head: dict[str, str], rounds: int) -> tuple[Meaning, float]:
-    """Unit and link, and the factor that makes such a raw score of LightGBM's sum."""
+def meaning(head: dict[str, str], rounds: int) -> tuple[Meaning, float, float]:
+    """Unit and link, the factor that makes such a raw score of LightGBM's margin, and the share of each tree in that margin."""
     name, *options = head.get("objective", "").split(" ")
     if name not in OBJECTIVES:
         raise UnsupportedError(f"the LightGBM objective {name!r} is not known; {common.BLACK_BOX}")
     found = common.OTHER if "sqrt" in options else OBJECTIVES[name]
     slopes = [float(option.removeprefix("sigmoid:")) for option in options if option.startswith("sigmoid:")]
-    return found, (slopes[0] if slopes else 1.0) / (rounds if "average_output" in head else 1)
+    return found, slopes[0] if slopes else 1.0, 1 / rounds if "average_output" in head else 1.0
 
 
 def flat(trees: list[dict[str, str]]) -> dict[str, np.ndarray]:
