@@ -12,11 +12,12 @@ from askwhy.cli.said import Begin, note
 from askwhy.errors import InputError, LayerError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
+    from askwhy.explanation import Explanation
     from askwhy.models.base import Model
     from askwhy.report import Case
 
 DEMO_METHODS = "occlusion,lime,smooth_grad,grad_cam,guided_backprop"
-USUAL = {"photo": DEMO_METHODS, "text": "occlusion,lime,shapley", "row": "shapley,lime"}
+USUAL = {"photo": DEMO_METHODS, "text": "occlusion,lime,shapley", "row": "auto,lime", "table": "auto"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class Question:
     target: Any = None
     versus: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)  # for the methods that have them: seed, samples
+    compared: bool = False  # whether the rows to compare with were named
+
+    def of(self, method: str, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that a method has, with those of an item. Trees know their training data, and are asked about other rows on request."""
+        known = parameters_of(method)
+        found = {k: v for k, v in {**self.options, **own}.items() if k in known}
+        return found if self.compares(method) else {k: v for k, v in found.items() if k != "background"}
+
+    def compares(self, method: str) -> bool:
+        """Whether a method is given rows to compare with."""
+        from askwhy.registry import find
+
+        return "background" in parameters_of(method) and (self.compared or find(method).needs != "trees")
 
 
 def method_names(named: str | None, kind: str) -> list[str]:
@@ -46,9 +60,13 @@ def fitted(question: Question, model: Model, item: Item) -> Question:
     """The same with a name for "auto"."""
     from askwhy.ask import choose
 
-    return replace(
-        question, methods=[choose(model, model.prepare(item.x), item.options).name if name == "auto" else name for name in question.methods]
-    )
+    if "auto" not in question.methods:
+        return question
+    chosen = choose(model, model.prepare(item.x), item.options).name
+    note(f"askwhy: the method is {chosen}")
+    names = list(dict.fromkeys(chosen if name == "auto" else name for name in question.methods))
+    check_options(names, question.options)
+    return replace(question, methods=names)
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -74,14 +92,20 @@ def ask_all(model: Model, item: Item, question: Question, begin: Begin) -> Case:
         note(f"askwhy: {item.name}: {error}")
         return item.case([], [], [(method, str(error)) for method in question.methods])
     for method in question.methods:
-        options = {k: v for k, v in {**question.options, **item.options}.items() if k in parameters_of(method)}
+        options = question.of(method, item.options)
         try:
             told = begin(f"{item.name}: {method}")
-            explanations.append(ask_by_name(model, item.x, method, question.target, versus=question.versus, progress=told, **options))
+            why = ask_by_name(model, item.x, method, question.target, versus=question.versus, progress=told, **options)
+            explanations.append(why if top or model.labels else of_a_number(why))
         except (InputError, UnsupportedError, ModelError, LayerError) as error:
             refused.append((method, str(error)))
             note(f"askwhy: {item.name}: {method} refuses: {error}")
     return item.case(top, explanations, refused)
+
+
+def of_a_number(why: Explanation) -> Explanation:
+    """The only output of a model is no class."""
+    return replace(why, target=())
 
 
 def top_classes(model: Model, x: Any, k: int = 5) -> list[tuple[str, float]]:

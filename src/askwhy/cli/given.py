@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from askwhy.cli.said import note
-from askwhy.cli.sheet import read_sheet, sheet_like
+from askwhy.cli.sheet import TABLES, read_sheet
 from askwhy.errors import InputError, near
 
 if TYPE_CHECKING:
     import pandas
 
+    from askwhy.cli.rows import Rows
     from askwhy.models.base import Model
     from askwhy.report import Case
 
-TABLES = (".csv", ".tsv")
-ELSEWHERE = (".feather", ".json", ".jsonl", ".parquet", ".xls", ".xlsx")  # tables that pandas reads only with more packages, or in many ways
-UNASKED = 20  # rows that are explained without being named
-BACKGROUND = 100  # rows
+ELSEWHERE = (".feather", ".jsonl", ".xls", ".xlsx")  # tables that pandas reads only with more packages, or in many ways
+UNASKED = 20  # texts that are explained without being named
+MODELS = (".bst", ".cbm", ".json", ".onnx", ".txt", ".ubj")
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,16 @@ class Wish:
     background: Path | None = None
     drop: Sequence[str] = ()
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether rows are named each by itself, and not a part of the table."""
+        return bool(self.row) and not self.rows
+
 
 OPTIONS = {
     "column": "the texts of a table",
-    "row": "a table (.csv, .tsv)",
-    "rows": "a table (.csv, .tsv)",
+    "row": "a table (.csv, .tsv, .parquet)",
+    "rows": "a table (.csv, .tsv, .parquet)",
     "background": "the rows of a table",
     "drop": "the rows of a table",
 }  # what each of them is for
@@ -66,7 +70,8 @@ class Given:
     """Everything that was read before the model is loaded, so that a wrong path costs no waiting."""
 
     kind: str  # "photo", "text" or "row"
-    items: Callable[[Model], list[Item]]
+    items: Sequence[Item] = ()
+    rows: Callable[[Model], Rows] | None = None  # of a table, as the model takes them
 
 
 def kind_of(files: Sequence[str], wish: Wish) -> str:
@@ -78,7 +83,10 @@ def kind_of(files: Sequence[str], wish: Wish) -> str:
         raise InputError(f"{files[0]} and {files[1]}: name one table, or any number of photos, but not both.")
     odd = next((file for file in files if Path(file).suffix.lower() in ELSEWHERE), None)
     if odd:
-        raise InputError(f"{odd}: tables are read from .csv and .tsv files; save it as one of them.")
+        raise InputError(f"{odd}: tables are read from .csv, .tsv and .parquet files; save it as one of them.")
+    lone = next((file for file in files if Path(file).suffix.lower() in MODELS), None)
+    if lone:
+        raise InputError(f"{lone} looks like a model; name the rows that it is to explain with --data FILE, or the photo in its place.")
     fits = ("column", "row", "rows") if wish.column else ("row", "rows", "background", "drop")
     for option, what in OPTIONS.items():
         if getattr(wish, option) and not (tables and option in fits):
@@ -92,13 +100,15 @@ def is_table(file: str) -> bool:
 
 
 def read(files: Sequence[str], wish: Wish, everything: bool) -> Given:
-    """`everything`: whether all rows are meant where none are named. Raises InputError, FileError, MissingPackageError."""
+    """`everything`: whether all texts are meant where none are named. Raises InputError, FileError, MissingPackageError."""
     if wish.texts:
         return of_texts(wish.texts)
     if not is_table(files[0]):
         return of_photos(files)
     sheet = read_sheet(Path(files[0]), () if wish.column is None else (wish.column,))
-    numbers = named_rows(wish, len(sheet), files[0], everything)
+    numbers = named_rows(wish, len(sheet), files[0])
+    if wish.column and len(sheet) > UNASKED and not (wish.row or wish.rows or everything):
+        raise InputError(f"{files[0]} has {len(sheet):,} rows; name some with --row 3 or --rows 0:{UNASKED}, or explain all with --out result.csv.")
     return of_cells(sheet, files[0], wish.column, numbers) if wish.column else of_rows(sheet, Path(files[0]), wish, numbers)
 
 
@@ -109,7 +119,7 @@ def of_photos(files: Sequence[str]) -> Given:
     from askwhy.models.pictures import read_picture
 
     opened = [Item(Path(file).name, photo := read_picture(file), {"photo": photo}) for file in files]
-    return Given("photo", lambda model: opened)
+    return Given("photo", opened)
 
 
 def of_texts(texts: Sequence[str]) -> Given:
@@ -117,7 +127,7 @@ def of_texts(texts: Sequence[str]) -> Given:
         if not text.strip():
             raise InputError(f"--text number {k + 1} is empty; give the text that is to be explained.")
     items = [Item(f"text {k + 1}" if len(texts) > 1 else "the text", [text], {"text": text}, number=k) for k, text in enumerate(texts)]
-    return Given("text", lambda model: items)
+    return Given("text", items)
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -131,66 +141,28 @@ def of_cells(sheet: pandas.DataFrame, file: str, column: str, numbers: Iterable[
         if not text.strip():
             raise InputError(f"row {k} of {file} has no text in the column {column!r}; leave this row out with --row or --rows.")
         items.append(Item(f"row {k} of {Path(file).name}", [text], {"text": text}, number=k))
-    return Given("text", lambda model: items)
+    return Given("text", items)
 
 
 def of_rows(sheet: pandas.DataFrame, file: Path, wish: Wish, numbers: Sequence[int]) -> Given:
-    """Rows, each with other rows as its background."""
+    """Rows for the model, which says what it takes of them."""
+    from askwhy.cli.rows import rows_for
+
     for column in wish.drop:
         if column not in sheet:
             raise InputError(f"--drop {column}: {file} has no such column; {near(column, list(map(str, sheet.columns)))}")
     own = sheet.drop(columns=list(wish.drop))
-    other = None if wish.background is None else sheet_like(own, wish.background)
-    return Given("row", lambda model: rows_for(model, own, other, file, wish.background, numbers))
+    other = None if wish.background is None else read_sheet(wish.background)
+    return Given("row", rows=lambda model: rows_for(model, own, other, file, wish, numbers))
 
 
-def rows_for(
-    model: Model, sheet: pandas.DataFrame, other: pandas.DataFrame | None, file: Path, background: Path | None, numbers: Sequence[int]
-) -> list[Item]:
-    """The rows as this model takes them."""
-    from askwhy.tables import background as drawn
-
-    columns = known_columns(model, sheet, file)
-    sheet, source = sheet[columns], sheet[columns] if other is None else other[columns]
-    if other is None and len(sheet) == 1:
-        raise InputError(f"{file} has only one row, and methods compare it with others; give --background FILE, a table of usual rows.")
-    kept = drawn(source, BACKGROUND if background else BACKGROUND + 1).rows  # one more, should the row itself be among them
-    said = f"{len(kept)} rows of {background.name}" if background else f"{len(kept) - 1} other rows of {file.name}"
-    note(f"askwhy: each row is compared with {said}" + ("" if background else "; --background FILE names a table of usual ones."))
-    items = []
-    for k in numbers:
-        row = sheet.iloc[[k]]
-        cells = [(str(name), row[name].iloc[0]) for name in row]
-        rest = kept if background else kept.drop(index=k, errors="ignore").iloc[: len(kept) - 1]
-        items.append(Item(f"row {k} of {file.name}", row, {"row": cells, "background": said}, {"background": rest}, k))
-    return items
-
-
-def known_columns(model: Model, sheet: pandas.DataFrame, file: Path) -> list[str]:
-    """The columns that the model was trained on, in its order; all of the table where it does not say."""
-    known, found = getattr(model, "columns", None), list(map(str, sheet.columns))
-    if known is None:
-        return found
-    missing = [column for column in known if column not in found]
-    if missing:
-        raise InputError(f"{file} has no column {missing[0]!r}, which the model was trained on; {near(missing[0], found)}")
-    extra = [column for column in found if column not in known]
-    if extra:
-        note(f"askwhy: the model was not trained on {', '.join(extra)}, so {'it is' if len(extra) == 1 else 'they are'} left out.")
-    return list(known)
-
-
-def named_rows(wish: Wish, count: int, file: str, everything: bool) -> list[int]:
+def named_rows(wish: Wish, count: int, file: str) -> list[int]:
     """The numbers of the rows to explain, from 0, each once."""
     odd = next((k for k in wish.row if not 0 <= k < count), None)
     if odd is not None:
         raise InputError(f"--row {odd}: {file} has {count} rows, 0 to {count - 1}.")
     numbers = [*wish.row, *(sliced(wish.rows, count, file) if wish.rows else ())]
-    if numbers:
-        return list(dict.fromkeys(numbers))
-    if count > UNASKED and not everything:
-        raise InputError(f"{file} has {count:,} rows; name some with --row 3 or --rows 0:{UNASKED}, or explain all with --out result.csv.")
-    return list(range(count))
+    return list(dict.fromkeys(numbers)) if numbers else list(range(count))
 
 
 def sliced(text: str, count: int, file: str) -> list[int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from askwhy.cli.given import is_table
 from askwhy.errors import AskwhyError, FileError, InputError
 
 if TYPE_CHECKING:
@@ -21,17 +23,37 @@ def model_name(named: str | None, kind: str) -> str:
     return named or USUAL[kind]
 
 
-def load_model(name: str) -> Model:
+def model_and_table(files: Sequence[str], model: str | None, data: Path) -> tuple[list[str], str]:
+    """From `MODEL --data TABLE` to the table and its model. Raises InputError."""
+    names = [*files, *([] if model is None else [model])]
+    if len(names) != 1:
+        found = f"{' and '.join(names)} are {len(names)}" if names else "none is named"
+        raise InputError(f"--data {data} goes with one model, as askwhy explain model.json --data {data}, and {found}.")
+    if not is_table(str(data)):
+        raise InputError(f"--data {data}: tables are read from .csv, .tsv and .parquet files; save it as one of them.")
+    return [str(data)], names[0]
+
+
+def load_model(name: str, classes: str | None = None) -> Model:
     """A model of the zoo, a saved one, one behind an address, or what FILE.py:FUNCTION returns."""
     from askwhy import zoo
-    from askwhy.models import wrap
 
     path, colon, function = name.rpartition(":")
     if colon and path.endswith(".py"):
-        return wrap(call_function(Path(path), function))
+        return with_classes(call_function(Path(path), function), classes)
     if name.endswith(".py"):
         raise InputError(f"--model {name}: say which function makes the model, as {name}:FUNCTION.")
-    return wrap(name) if name.startswith(("http://", "https://")) or Path(name).suffix else zoo.load(name)
+    if name.startswith(("http://", "https://")) or Path(name).suffix:
+        return with_classes(name, classes)
+    if classes is not None:
+        raise InputError(f"--classes {classes}: {name} has names of its own; leave it out.")
+    return zoo.load(name)
+
+
+def with_classes(model: Any, classes: str | None) -> Model:
+    from askwhy.models import wrap
+
+    return wrap(model) if classes is None else wrap(model, labels=[name.strip() for name in classes.split(",")])
 
 
 def call_function(path: Path, function: str) -> Any:

@@ -6,22 +6,23 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from askwhy.cli.given import Item
-from askwhy.errors import FileError, InputError
+from askwhy.errors import FileError, InputError, MissingPackageError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from askwhy.explanation import Explanation
-    from askwhy.report import Case
+    from askwhy.report import Case, Table
 
 HEAD = ("item", "method", "target", "versus", "score", "base_value", "component", "holds", "value", "std_error")
-PAGES, NUMBERS = ("", ".html", ".htm"), (".csv", ".npz")
+PAGES, NUMBERS = ("", ".html", ".htm"), (".csv", ".npz", ".parquet")
 
 
 def check_writable(out: Path) -> None:
@@ -29,7 +30,7 @@ def check_writable(out: Path) -> None:
     if out.is_dir():
         raise FileError(f"{out} is a folder; name a file in it, as {out / 'report.html'}.")
     if out.suffix.lower() not in (*PAGES, *NUMBERS):
-        raise InputError(f"--out {out}: give a name that ends in .html (a report), .csv (all numbers) or .npz (to load again).")
+        raise InputError(f"--out {out}: give a name that ends in .html (a report), .csv or .parquet (all numbers), or .npz (to load again).")
     if not out.resolve().parent.is_dir():
         raise FileError(f"{out} cannot be written: the folder {out.resolve().parent} does not exist.")
     if not os.access(out if out.exists() else out.resolve().parent, os.W_OK):
@@ -43,19 +44,28 @@ def check_holds(out: Path, kind: str, methods: Sequence[str]) -> None:
         raise InputError(f"--out {out}: numbers of texts and rows are written to {end}; photos get a report (.html), or --json.")
     if end == ".npz" and len(methods) > 1:
         raise InputError(f"--out {out} holds the answers of one method, and these are {', '.join(methods)}; name one with --method, or take .csv.")
+    if end == ".parquet":
+        check_parquet()
+
+
+def check_parquet() -> None:
+    """Before the work. Raises MissingPackageError."""
+    if not any(map(find_spec, ("pyarrow", "fastparquet"))):
+        raise MissingPackageError("Parquet files are read and written by pyarrow, which is not here: pip install pyarrow")
 
 
 def hand_over(items: Sequence[Item], cases: Sequence[Case], model_name: str, out: Path, as_json: bool) -> None:
     """Print the numbers, or write the file and say what is in it."""
     if as_json:
-        print(json.dumps([as_numbers(item, case) for item, case in zip(items, cases, strict=False)], indent=2))
+        print_json(items, cases)
         return
     from askwhy.files import write_file
 
     found = [why for case in cases for why in case.explanations]
     end = out.suffix.lower()
-    if end == ".csv":
-        write_file(out, as_csv(items, cases))
+    if end in (".csv", ".parquet"):
+        lines = ((item.number, *line) for item, case in zip(items, cases, strict=False) for why in case.explanations for line in lines_of(why))
+        write_lines(out, lines)
     elif end != ".npz":
         from askwhy.report import render
 
@@ -66,6 +76,30 @@ def hand_over(items: Sequence[Item], cases: Sequence[Case], model_name: str, out
         whole = joined(found)
         replace(whole, details={**whole.details, "item": tuple(item.name for item in answered)}).save(out)
     print(f"{'report' if end in PAGES else f'{len(found)} answers'}: {out.resolve()}")
+
+
+def hand_over_tables(tables: Sequence[Table], cases: Sequence[Case], model_name: str, out: Path) -> None:
+    """The same about whole tables; `cases` are the rows with a card of their own in the report."""
+    from askwhy.files import write_file
+
+    end = out.suffix.lower()
+    if end in (".csv", ".parquet"):
+        write_lines(out, (line for table in tables for line in lines_of_table(table)))
+    elif end != ".npz":
+        from askwhy.report import render
+
+        write_file(out, render(cases, model_name, tables).encode())
+    else:
+        (table,) = tables
+        names = tuple(f"row {number} of {table.name}" for number in table.numbers)
+        replace(table.why, details={**table.why.details, "item": names}).save(out)
+    for table in tables:
+        print(table.summary())
+    print(f"{'report' if end in PAGES else f'{sum(len(table.why) for table in tables):,} answers'}: {out.resolve()}")
+
+
+def print_json(items: Sequence[Item], cases: Sequence[Case]) -> None:
+    print(json.dumps([as_numbers(item, case) for item, case in zip(items, cases, strict=False)], indent=2))
 
 
 def tell(cases: Sequence[Case]) -> None:
@@ -99,7 +133,7 @@ def explanation_numbers(why: Explanation) -> dict[str, Any]:
     }
     error = None if why.std_error is None else [None if v != v else v for v in why.std_error[0].ravel().tolist()]
     return {
-        "method": why.method, "target": why.target[0], "versus": why.versus[0] if why.versus else None, **numbers, "std_error": error,
+        "method": why.method, "target": why.target[0] if why.target else None, "versus": why.versus[0] if why.versus else None, **numbers, "std_error": error,
         "components": why.components[0] if why.components else None, "holds": why.data[0] if why.data else None, "top": why.top(5),
         "details": dict(why.details), "params": dict(why.params), "model_calls": why.model_calls, "seconds": why.seconds, "seed": why.seed,
         "versions": dict(why.versions),
@@ -109,28 +143,41 @@ def explanation_numbers(why: Explanation) -> dict[str, Any]:
 # ---- a table of numbers ---------------------------------------------------------------------------------------------
 
 
-def as_csv(items: Sequence[Item], cases: Sequence[Case]) -> bytes:
+def write_lines(out: Path, lines: Iterator[tuple[Any, ...]]) -> None:
     """One line for each item, method and component."""
-    file = io.StringIO()
-    lines = csv.writer(file, lineterminator="\n")
-    lines.writerow(HEAD)
-    for item, case in zip(items, cases, strict=False):
-        for why in case.explanations:
-            lines.writerows((item.number, *line) for line in lines_of(why))
-    return file.getvalue().encode()
+    from askwhy.files import write_file
+
+    if out.suffix.lower() == ".parquet":
+        import pandas
+
+        file = io.BytesIO()
+        pandas.DataFrame(list(lines), columns=list(HEAD)).to_parquet(file, index=False)
+        write_file(out, file.getvalue())
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEAD)
+    writer.writerows(lines)
+    write_file(out, text.getvalue().encode())
+
+
+def lines_of_table(table: Table) -> Iterator[tuple[Any, ...]]:
+    for why in [table.why[name] for name in table.why.outputs] or [table.why]:
+        for number, one in zip(table.numbers, why, strict=True):
+            yield from ((number, *line) for line in lines_of(one))
 
 
 def lines_of(why: Explanation) -> list[tuple[Any, ...]]:
+    """Of one item. Nothing stands where nothing is known."""
     names, values = why._parts()
     plain = why.values.ndim == 2 and len(names) == why.values.shape[1]
     held = why.data[0] if plain and why.data else [""] * len(names)
-    errors = why.std_error[0] if plain and why.std_error is not None else [float("nan")] * len(names)
-    versus, base = why.versus[0] if why.versus else "", "" if why.base_value is None else float(why.base_value[0])
-    start = (why.method, why.target[0], versus, float(why.prediction[0]), base)
-    return [
-        (*start, name, holds, float(value), "" if error != error else float(error))
-        for name, holds, value, error in zip(names, held, values, errors, strict=True)
-    ]
+    errors = (
+        [None if error != error else error for error in why.std_error[0].tolist()] if plain and why.std_error is not None else [None] * len(names)
+    )
+    versus, base = why.versus[0] if why.versus else None, None if why.base_value is None else float(why.base_value[0])
+    start = (why.method, why.target[0] if why.target else None, versus, float(why.prediction[0]), base)
+    return [(*start, *line) for line in zip(names, held, values.tolist(), errors, strict=True)]
 
 
 # ---- one Explanation of many items ----------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ def errors_in_one_sentence() -> Iterator[None]:
     except AskwhyError as error:
         note(f"askwhy: {error}")
         raise typer.Exit(1) from None
+    except MemoryError:
+        note("askwhy: there is not enough memory for this; ask about fewer rows at a time, as with --rows 0:1000, or for less about each.")
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         note("askwhy: interrupted; nothing was written.")
         raise typer.Exit(1) from None

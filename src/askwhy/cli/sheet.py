@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from askwhy._lazy import load
 from askwhy.errors import FileError, InputError, MissingPackageError, near
+from askwhy.models.base import first_line
 
 if TYPE_CHECKING:
     import pandas
 
+TABLES = (".csv", ".tsv", ".parquet")
+
 
 def read_sheet(path: Path, texts: Sequence[str] = ()) -> pandas.DataFrame:
-    """A .csv or .tsv file with names in its first line. In the columns `texts` everything is text, "NA" and "3" too."""
-    frame = parsed(path, {"dtype": dict.fromkeys(texts, str), "keep_default_na": False} if texts else {})
+    """A table with names in its first line, rows counted from 0. In the columns `texts` everything is text, "NA" and "3" too."""
+    columnar = path.suffix.lower() == ".parquet"
+    options = {"dtype": dict.fromkeys(texts, str), "keep_default_na": False} if texts and not columnar else {}
+    frame = from_parquet(path) if columnar else parsed(path, options)
     found = list(map(str, frame.columns))
     frame.columns = found  # type: ignore[assignment]
-    if all(map(is_number, found)):
+    if all(map(is_number, found)) and not columnar:
         raise InputError(f"{path} begins with numbers ({', '.join(found[:3])}) and not with the names of its columns; write these into a first line.")
     if len(found) == 1 and ";" in found[0]:
         raise InputError(f"{path} has its columns apart by ';'; save it with commas, or with tabs as .tsv.")
@@ -28,15 +34,28 @@ def read_sheet(path: Path, texts: Sequence[str] = ()) -> pandas.DataFrame:
         raise InputError(f"{path} has the names of {len(found)} columns, but no rows.")
     if len(found) == 1 and not texts and frame[found[0]].dtype.kind not in "biuf":
         raise InputError(f"{path} has one column, {found[0]!r}; if that holds the texts to explain, add --column {found[0]!r}.")
-    return frame.fillna(dict.fromkeys(texts, "")) if texts else frame
+    return frame.fillna(dict.fromkeys(texts, "")).astype(dict.fromkeys(texts, str)) if texts else frame
+
+
+def from_parquet(path: Path) -> pandas.DataFrame:
+    """Raises FileError, MissingPackageError."""
+    try:
+        return load("pandas", "table").read_parquet(path).reset_index(drop=True)  # type: ignore[no-any-return]
+    except MissingPackageError:
+        raise
+    except ImportError as error:
+        raise MissingPackageError("Parquet files are read and written by pyarrow, which is not here: pip install pyarrow") from error
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: there is no such file.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # pyarrow has errors of its own for a damaged file
+        raise FileError(f"{path} is no Parquet file, or is damaged ({first_line(error)}).") from error
 
 
 def parsed(path: Path, options: dict[str, Any]) -> pandas.DataFrame:
     """What pandas reads, or why it does not."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingPackageError("tables are read by pandas, which is not here: pip install pandas") from error
+    pandas = load("pandas", "table")
     try:
         frame = pandas.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False, **options)
     except FileNotFoundError as error:
@@ -62,10 +81,9 @@ def is_number(text: str) -> bool:
     return True
 
 
-def sheet_like(own: pandas.DataFrame, path: Path) -> pandas.DataFrame:
-    """Another table with the columns of this one. Raises InputError."""
-    other = read_sheet(path)
-    missing = [column for column in own if column not in other]
+def columns_like(other: pandas.DataFrame, columns: Sequence[str], path: Path) -> pandas.DataFrame:
+    """The same columns of another table. Raises InputError."""
+    missing = [column for column in columns if column not in other]
     if missing:
         raise InputError(f"--background {path} has no column {missing[0]!r}; {near(str(missing[0]), list(map(str, other.columns)))}")
-    return other[list(own)]
+    return other[list(columns)]

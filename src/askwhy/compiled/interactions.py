@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uintp
 
-from askwhy.compiled.quadrature import FAST, FRAME, LANE, LEFT, RATIO, RIGHT, SIZE, STRIDE, J, U, descend, enter, sides
+from askwhy.compiled.options import FUSED, KERNEL, LEAN
+from askwhy.compiled.quadrature import FRAME, LANE, LEFT, RATIO, RIGHT, SIZE, STRIDE, J, U, descend, opened
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def ratios(W, here, lanes, share, sign, h, c, row, points):
     """What a feature adds, over its factor, on the way to a child. Where the factor is 0, nothing arrives there and nothing is added."""
     for q in range(points):
@@ -23,7 +24,7 @@ def ratios(W, here, lanes, share, sign, h, c, row, points):
             W[here + RATIO + part + b] = weight * u / factor if factor > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**LEAN, fastmath=FUSED)
 def close(W, here, up, lanes, leaf_left, leaf_right, leaf, k, rho, h, c, row, points):
     """What is expected at a split, kept for the one above; P becomes what the split adds to its feature, at each point."""
     for q in range(points):
@@ -41,7 +42,7 @@ def close(W, here, up, lanes, leaf_left, leaf_right, leaf, k, rho, h, c, row, po
             W[up + part + b] = right + (rho + slope * u) * step
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**LEAN, fastmath=FUSED)
 def meet(W, here, splits, path, level, d, lanes, points, pairs):
     """Add a split's own value on the diagonal of pairs [d, d], and what it shares with each split above on another feature."""
     f = splits[path[level], 0]
@@ -63,7 +64,7 @@ def meet(W, here, splits, path, level, d, lanes, points, pairs):
             pairs[at + b] += W[here + J + b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def through_pairs(root, splits, numbers, leaf, members, t, points, x, d, lanes, W, stage, path, h, c, pairs):
     """As `quadrature.through`, with the ratios kept on the way down."""
     for q in range(points):
@@ -73,13 +74,9 @@ def through_pairs(root, splits, numbers, leaf, members, t, points, x, d, lanes, 
     while level >= 0:
         k = path[level]
         here, rho, row = uintp(level + 1) * FRAME, numbers[k, 1], level + 1 if splits[k, 3] >= 0 else 0
-        low, high, prior = splits[k, 1], splits[k, 2], splits[k, 3]
+        low, high = splits[k, 1], splits[k, 2]
         if stage[level] == 0:
-            sides(W, here + J, x, uintp(splits[k, 0]) * LANE, lanes, splits[k, 4], numbers[k, 0], members, splits[k, 5])
-            enter(W, here, uintp(prior + 1) * FRAME, prior >= 0 and stage[prior] == 1, lanes, rho)
-            for q in range(points if row else 0):
-                kept = t[points, q] + (1.0 - t[points, q]) * numbers[k, 2]
-                h[row, q], c[row, q] = t[points, q] / kept, numbers[k, 2] / (kept * kept)
+            opened(W, uintp(level), k, splits, numbers, members, path, stage, x, uintp(0), lanes, t, points, h, c)
         stage[level] += 1
         child = low if stage[level] == 1 else high
         if stage[level] <= 2 and child >= 0:
@@ -95,7 +92,7 @@ def through_pairs(root, splits, numbers, leaf, members, t, points, x, d, lanes, 
             level -= 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def path_interactions(splits, numbers, leaf, members, starts, points, nodes, weights, trees, depth, X, lanes, out):
     """out [n, d, d] += half of each interaction index off the diagonal, and on it what is left of the Shapley value."""
     n, d = X.shape

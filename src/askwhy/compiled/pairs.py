@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from scipy.special import beta
 
+from askwhy.compiled.options import KERNEL, LEAN
 from askwhy.compiled.quadrature import CATEGORICAL, MISSING_LEFT, belongs
 
 ROW, OTHER = 1, 2  # whose value a feature has on this walk, where the two would go different ways
@@ -24,7 +25,7 @@ def shares(most: int) -> np.ndarray:
     return np.where(np.isfinite(found), found, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def ways(X, splits, numbers, members, first, stop):
     """bool [n, splits of a tree]: where each row would go at each split."""
     found = np.empty((len(X), stop - first), np.bool_)
@@ -40,7 +41,7 @@ def ways(X, splits, numbers, members, first, stop):
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def one_pair(first, splits, leaf, way_x, way_z, weight, share, state, turns, features, phi, pairs):
     """Add what one tree says of one pair: to phi [d], and to pairs [d, d] where that has rows."""
     level, a, b, k = 0, 0, 0, first
@@ -58,7 +59,8 @@ def one_pair(first, splits, leaf, way_x, way_z, weight, share, state, turns, fea
         for e in range(level):
             f = features[e]
             phi[f] += value * share[a, b + 1] if state[f] == ROW else -value * share[a + 1, b]
-            for g in features[: e if len(pairs) else 0]:
+            for other in range(e if len(pairs) > 0 else 0):
+                g = features[other]
                 if state[f] != state[g]:
                     both = -value * share[a, b]
                 else:
@@ -74,7 +76,7 @@ def one_pair(first, splits, leaf, way_x, way_z, weight, share, state, turns, fea
         state[features[level - 1]] = OTHER
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def pair_values(splits, numbers, leaf, members, starts, trees, depth, X, Z, weights, share, out, both):
     """out [n, d] += the values of some trees, and both [n, d, d], if it has rows, += the interactions; weights [n, m] of the pairs."""
     d = X.shape[1]

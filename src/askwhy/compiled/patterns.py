@@ -11,13 +11,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from askwhy.compiled.options import KERNEL, LEAN
 from askwhy.compiled.quadrature import CATEGORICAL, MISSING_LEFT, belongs
 
 ROWS = 64  # that walk through a tree side by side
 LONGEST = 10  # features of a path
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def look(x, f, lanes, kind, threshold, members, row, goes, level):
     """goes[level] = 1 where a row goes left."""
     if kind == CATEGORICAL:
@@ -31,7 +32,7 @@ def look(x, f, lanes, kind, threshold, members, row, goes, level):
             goes[level, b] = 1 if x[f, b] <= threshold else 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def turn(pattern, goes, level, lanes, bit, fresh, left):
     """The patterns one level further down: a new bit, or one that stays only where the row still keeps to the path."""
     flip = 0 if left else 1
@@ -40,7 +41,7 @@ def turn(pattern, goes, level, lanes, bit, fresh, left):
         pattern[level + 1, b] = pattern[level, b] | kept if fresh else pattern[level, b] & (kept | ~(1 << bit))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def gather(table, at, m, pattern, level, lanes, names, phi):
     """phi [d, rows] += what the table has for the pattern of each row."""
     for k in range(m):
@@ -49,37 +50,39 @@ def gather(table, at, m, pattern, level, lanes, names, phi):
             phi[f, b] += table[first + pattern[level, b]]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def count(table, at, pattern, level, lanes, weights, start):
     """The weight of the background rows of each pattern."""
     for b in range(lanes):
         table[at + pattern[level, b]] += weights[start + b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def work_out(table, at, m, value, flipped, t, weights, points, seen, sums):
     """Add value times each bit's part to table [m, 2^m], from the weights `seen` [2^m]; flipped: the last bit means its opposite."""
     size, other = 1 << m, 1 << (m - 1) if flipped else 0
     for q in range(points):
         for p in range(size):
             sums[p] = seen[p ^ other]
+        chance, rest = t[points, q], 1.0 - t[points, q]
         for k in range(m):
             half = 1 << k
-            for p in range(size):
-                if not p & half:
-                    out, within = sums[p], sums[p | half]
-                    sums[p], sums[p | half] = (1.0 - t[points, q]) * within, t[points, q] * out + within
+            for start in range(0, size, 2 * half):
+                for p in range(start, start + half):
+                    out, within = sums[p], sums[p + half]
+                    sums[p], sums[p + half] = rest * within, chance * out + within
         scale = weights[points, q] * value
         for k in range(m):
-            half, first = 1 << k, at + (k << m)
-            for p in range(size):
-                if not p & half:
-                    within = sums[p] / (1.0 - t[points, q])
-                    table[first + (p ^ other)] -= scale * within
-                    table[first + ((p | half) ^ other)] += scale * (sums[p | half] - within) / t[points, q]
+            half = 1 << k
+            for start in range(0, size, 2 * half):
+                low, high = at + (k << m) + (start ^ other) - start, at + (k << m) + ((start + half) ^ other) - start
+                for p in range(start, start + half):
+                    within = sums[p] / rest
+                    table[low + p] -= scale * within
+                    table[high + p] += scale / chance * (sums[p + half] - within)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def walk(tree, splits, numbers, members, x, lanes, table, at, phi, weights, start, counting, bits, names, pattern, goes, path, stage):
     """Every leaf of a tree, or pair of leaves, in depth first order: gather from its table, or count into the first 2^m places of it."""
     level = 0
@@ -120,7 +123,7 @@ def walk(tree, splits, numbers, members, x, lanes, table, at, phi, weights, star
             stage[level] = 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
 def units(tree, stop, splits, levels):
     """Of one tree: the size of its tables, and the work that it takes to fill them."""
     size, work = 0, 0
@@ -138,7 +141,7 @@ def units(tree, stop, splits, levels):
     return size, work
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def fill(trees, offsets, starts, splits, numbers, leaf, members, nodes, weights, depth, Z, shares, table):
     """The tables of some trees, one after the other in `table`."""
     m, d = Z.shape
@@ -185,7 +188,7 @@ def fill(trees, offsets, starts, splits, numbers, leaf, members, nodes, weights,
             at += width << width
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def gather_all(trees, offsets, starts, splits, numbers, members, depth, X, table, out):
     """out [n, d] += the values of some trees; n is a few 100."""
     n, d = X.shape

@@ -16,20 +16,28 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uintp
 
+from askwhy.compiled.options import FUSED, KERNEL, LEAN
+
 STRIDE = 64  # lanes from one part of a frame to the next
 POINTS = 64  # of the quadrature, at most: 128 different features on one path
 LANE, ONE = uintp(STRIDE), uintp(1)
-LEFT = uintp(POINTS * STRIDE)  # parts of a frame: P, what is expected on the left, on the right
-RIGHT = uintp(2 * POINTS * STRIDE)
-RATIO = uintp(3 * POINTS * STRIDE)  # c u / g of the child that is being looked at, for interactions
-U, O, J = uintp(4 * POINTS * STRIDE), uintp((4 * POINTS + 1) * STRIDE), uintp((4 * POINTS + 2) * STRIDE)  # noqa: E741
-SIZE = (4 * POINTS + 3) * STRIDE
+LEFT, RIGHT, RATIO = uintp((POINTS + 4) * STRIDE), uintp((2 * POINTS + 8) * STRIDE), uintp((3 * POINTS + 12) * STRIDE)
+U, O, J = uintp((4 * POINTS + 13) * STRIDE), uintp((4 * POINTS + 14) * STRIDE), uintp((4 * POINTS + 15) * STRIDE)  # noqa: E741
+SIZE = (4 * POINTS + 17) * STRIDE + 24
 FRAME = uintp(SIZE)
 NUMERIC, MISSING_LEFT, CATEGORICAL = 0, 1, 2
-FAST = {"contract", "nsz"}  # a product and a sum in one step; nothing that changes what a NaN or an infinity does
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**LEAN)
+def belongs(code, members, row):
+    """members [splits, codes + 1]: the last says where a missing value goes."""
+    last = members.shape[1] - 1
+    if np.isnan(code):
+        return members[row, last]
+    return 0 <= code < last and members[row, int(code)]
+
+
+@njit(**LEAN)
 def sides(W, place, x, at, lanes, kind, threshold, members, row):
     """W[place + b] = 1 where row b goes left."""
     if kind == NUMERIC:
@@ -43,33 +51,74 @@ def sides(W, place, x, at, lanes, kind, threshold, members, row):
             W[place + b] = 1.0 if belongs(x[at + b], members, row) else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def belongs(code, members, row):
-    """members [splits, codes + 1]: the last says where a missing value goes."""
-    last = members.shape[1] - 1
-    if np.isnan(code):
-        return members[row, last]
-    return 0 <= code < last and members[row, int(code)]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def enter(W, here, prior, from_left, lanes, rho):
-    """u, o and j of a split, from s in j. prior: the frame of the last split above on the same feature, 0 if there is none."""
+@njit(**LEAN, fastmath=FUSED)
+def enter(W, here, splits, numbers, k, members, prior, from_left, first, x, at, lanes):
+    """u, o and j of a split. prior: the frame of the last split above on the same feature, 0 if there is none; first: o is 1 there."""
+    rho, kind, threshold = numbers[k, 1], splits[k, 4], numbers[k, 0]
+    if prior == 0 and kind == NUMERIC:  # nearly all of them: in one go
+        for b in range(lanes):
+            s = 1.0 if x[at + b] <= threshold else 0.0
+            W[here + J + b] = s
+            W[here + U + b] = s - rho
+        return
+    sides(W, here + J, x, at, lanes, kind, threshold, members, splits[k, 5])
     if prior == 0:
         for b in range(lanes):
-            W[here + O + b] = 1.0
             W[here + U + b] = W[here + J + b] - rho
         return
     for b in range(lanes):
-        o = W[prior + J + b]
-        o = o if from_left else W[prior + O + b] - o
+        o = 1.0 if first else W[prior + O + b]
+        o = W[prior + J + b] if from_left else o - W[prior + J + b]
         j = o * W[here + J + b]
         W[here + O + b] = o
         W[here + J + b] = j
         W[here + U + b] = j - o * rho
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**LEAN)
+def slopes(h, c, row, t, points, r):
+    """h and c of a split whose feature was asked for above."""
+    for q in range(points):
+        kept = t[points, q] + (1.0 - t[points, q]) * r
+        h[row, q], c[row, q] = t[points, q] / kept, r / (kept * kept)
+
+
+@njit(**LEAN, fastmath=FUSED)
+def leave_three(W, here, up, lanes, numbers, leaf, k, low, high, h, c, row, row_low, row_high, points):
+    """A split above two splits with leaves, or one and a leaf, all at once. What each adds, but for its u, stays at its j."""
+    below, beyond = here + FRAME, here + FRAME + FRAME
+    rho, step_low, step_high = numbers[k, 1], 0.0, 0.0
+    level_low, level_high = leaf[k, 0], leaf[k, 1]
+    if low >= 0:
+        step_low = leaf[low, 0] - leaf[low, 1]
+        level_low = leaf[low, 1] + numbers[low, 1] * step_low
+    if high >= 0:
+        step_high = leaf[high, 0] - leaf[high, 1]
+        level_high = leaf[high, 1] + numbers[high, 1] * step_high
+    for q in range(points):
+        keep = 0.0 if q == 0 else 1.0
+        slope, weight, part = h[row, q], c[row, q], q * LANE
+        slope_low, weight_low = h[row_low, q] * step_low, c[row_low, q] * step_low
+        slope_high, weight_high = h[row_high, q] * step_high, c[row_high, q] * step_high
+        for b in range(lanes):
+            arrives = W[here + part + b]
+            share = rho + slope * W[here + U + b]
+            to_low = arrives * share
+            right = level_high + slope_high * W[beyond + U + b]
+            step = level_low + slope_low * W[below + U + b] - right
+            W[here + J + b] = keep * W[here + J + b] + weight * arrives * step
+            W[below + J + b] = keep * W[below + J + b] + weight_low * to_low
+            W[beyond + J + b] = keep * W[beyond + J + b] + weight_high * (arrives - to_low)
+            W[up + part + b] = right + share * step
+
+
+@njit(**LEAN, fastmath=FUSED)
+def add(W, here, lanes, phi, at):
+    for b in range(lanes):
+        phi[at + b] += W[here + J + b] * W[here + U + b]
+
+
+@njit(**LEAN, fastmath=FUSED)
 def descend(W, here, lanes, share, sign, h, row, points):
     """The weight that arrives at a child."""
     for q in range(points):
@@ -78,7 +127,7 @@ def descend(W, here, lanes, share, sign, h, row, points):
             W[here + FRAME + part + b] = W[here + part + b] * (share + slope * W[here + U + b])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**LEAN, fastmath=FUSED)
 def leave(W, here, up, lanes, leaf_left, leaf_right, leaf, k, rho, h, c, row, points, phi, at):
     """What is expected at a split, kept for the one above; and the split's share in its feature's value."""
     low, high = leaf[k, 0], leaf[k, 1]
@@ -108,11 +157,30 @@ def leave(W, here, up, lanes, leaf_left, leaf_right, leaf, k, rho, h, c, row, po
                 step = W[here + LEFT + part + b] - right
                 W[here + J + b] += weight * W[here + part + b] * step
                 W[up + part + b] = right + (rho + slope * W[here + U + b]) * step
-    for b in range(lanes):
-        phi[at + b] += W[here + J + b] * W[here + U + b]
+    add(W, here, lanes, phi, at)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**LEAN)
+def opened(W, place, k, splits, numbers, members, path, stage, x, at, lanes, t, points, h, c):
+    """Look at a split, in the frame of a level; the row of h and c that it has."""
+    prior, own = splits[k, 3], at + uintp(splits[k, 0]) * LANE
+    above, known = uintp(prior + 1) * FRAME, prior >= 0
+    from_left, first = known and stage[prior] == 1, known and splits[path[prior], 3] < 0
+    enter(W, (place + ONE) * FRAME, splits, numbers, k, members, above, from_left, first, x, own, lanes)
+    if not known:
+        return uintp(0)
+    slopes(h, c, place + ONE, t, points, numbers[k, 2])
+    return place + ONE
+
+
+@njit(**LEAN)
+def near_leaves(splits, low, high):
+    """Whether a split has only leaves, and splits with only leaves, below it; and one of those."""
+    below = (low < 0 or (splits[low, 1] < 0 and splits[low, 2] < 0)) and (high < 0 or (splits[high, 1] < 0 and splits[high, 2] < 0))
+    return below and (low >= 0 or high >= 0)
+
+
+@njit(**LEAN)
 def through(root, splits, numbers, leaf, members, t, points, x, at, lanes, W, stage, path, h, c, phi):
     """Send lanes of rows through one tree, in depth first order: stage 0 comes from above, 1 back from the left, 2 from the right."""
     for q in range(points):
@@ -122,36 +190,42 @@ def through(root, splits, numbers, leaf, members, t, points, x, at, lanes, W, st
     while True:
         k = path[level]
         here, rho = (level + ONE) * FRAME, numbers[k, 1]
-        row = level + ONE if splits[k, 3] >= 0 else uintp(0)
         low, high, own = splits[k, 1], splits[k, 2], at + uintp(splits[k, 0]) * LANE
+        row = level + ONE if splits[k, 3] >= 0 else uintp(0)
+        up = here - FRAME + (RIGHT if level > 0 and stage[level - ONE] == 2 else LEFT)
         if stage[level] == 0:
-            kind, prior = splits[k, 4], splits[k, 3]
-            sides(W, here + J, x, own, lanes, kind, numbers[k, 0], members, splits[k, 5])
-            enter(W, here, uintp(prior + 1) * FRAME, prior >= 0 and stage[prior] == 1, lanes, rho)
-            if prior >= 0:
-                r = numbers[k, 2]
-                for q in range(points):
-                    kept = t[points, q] + (1.0 - t[points, q]) * r
-                    h[level + ONE, q], c[level + ONE, q] = t[points, q] / kept, r / (kept * kept)
+            opened(W, level, k, splits, numbers, members, path, stage, x, at, lanes, t, points, h, c)
+            if near_leaves(splits, low, high):
+                row_low, row_high = uintp(0), uintp(0)
+                stage[level] = 1
+                if low >= 0:
+                    row_low = opened(W, level + ONE, low, splits, numbers, members, path, stage, x, at, lanes, t, points, h, c)
+                stage[level] = 2
+                if high >= 0:
+                    row_high = opened(W, level + ONE + ONE, high, splits, numbers, members, path, stage, x, at, lanes, t, points, h, c)
+                leave_three(W, here, up, lanes, numbers, leaf, k, low, high, h, c, row, row_low, row_high, points)
+                add(W, here, lanes, phi, own)
+                if low >= 0:
+                    add(W, here + FRAME, lanes, phi, at + uintp(splits[low, 0]) * LANE)
+                if high >= 0:
+                    add(W, here + FRAME + FRAME, lanes, phi, at + uintp(splits[high, 0]) * LANE)
         stage[level] += 1
-        if stage[level] <= 2 and (low if stage[level] == 1 else high) >= 0:
-            share, sign = (rho, 1.0) if stage[level] == 1 else (1.0 - rho, -1.0)
-            descend(W, here, lanes, share, sign, h, row, points)
-            level += ONE
-            path[level], stage[level] = low if stage[level - ONE] == 1 else high, 0
-            continue
         if stage[level] <= 2:
+            child = low if stage[level] == 1 else high
+            if child >= 0:
+                share, sign = (rho, 1.0) if stage[level] == 1 else (1.0 - rho, -1.0)
+                descend(W, here, lanes, share, sign, h, row, points)
+                level += ONE
+                path[level], stage[level] = child, 0
             continue
-        if level > 0 and stage[level - ONE] == 2:
-            leave(W, here, here - FRAME + RIGHT, lanes, low < 0, high < 0, leaf, k, rho, h, c, row, points, phi, own)
-        else:
-            leave(W, here, here - FRAME + LEFT, lanes, low < 0, high < 0, leaf, k, rho, h, c, row, points, phi, own)
+        if not near_leaves(splits, low, high):
+            leave(W, here, up, lanes, low < 0, high < 0, leaf, k, rho, h, c, row, points, phi, own)
         if level == 0:
             return
         level -= ONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**KERNEL)
 def path_values(splits, numbers, leaf, members, starts, points, nodes, weights, trees, depth, X, lanes, out):
     """out [n, d] += the values of some trees, each for all rows, while its constants are in the fast memory; n is a few 100."""
     count, d = X.shape
@@ -160,9 +234,9 @@ def path_values(splits, numbers, leaf, members, starts, points, nodes, weights, 
     for b in range(count):
         for j in range(d):
             x[(b // lanes * d + j) * STRIDE + b % lanes] = X[b, j]
-    W = np.empty((depth + 2) * SIZE)
-    stage, path = np.zeros(depth + 1, np.int64), np.zeros(depth + 1, np.int64)
-    h, c = np.empty((depth + 2, POINTS)), np.empty((depth + 2, POINTS))
+    W = np.empty((depth + 4) * SIZE)
+    stage, path = np.zeros(depth + 3, np.int64), np.zeros(depth + 3, np.int64)
+    h, c = np.empty((depth + 4, POINTS)), np.empty((depth + 4, POINTS))
     for tree in trees:
         if starts[tree] == starts[tree + 1]:
             continue

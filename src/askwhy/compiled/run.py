@@ -66,7 +66,7 @@ def path_dependent(program: Program, output: int, X: np.ndarray, interactions: b
     n, d = X.shape
     out = np.zeros((n, d, d) if interactions else (n, d))
     kernel = path_interactions if interactions else path_values
-    lanes = lanes_for(n, d, interactions)
+    portion, lanes = layout(n, d, interactions)
 
     def work(start: int, stop: int) -> None:
         kernel(
@@ -74,14 +74,16 @@ def path_dependent(program: Program, output: int, X: np.ndarray, interactions: b
             X[start:stop], lanes, out[start:stop],
         )  # fmt: skip
 
-    side_by_side(work, n, even(n, STRIDE if interactions else PORTION, lanes), tick)
+    side_by_side(work, n, portion, tick)
     return out
 
 
-def lanes_for(n: int, d: int, interactions: bool) -> int:
-    """As many rows side by side as there are, up to what the fast memory holds."""
+def layout(n: int, d: int, interactions: bool) -> tuple[int, int]:
+    """Rows in a portion, and how many of these go side by side: equal shares, up to what the fast memory holds."""
     most = STRIDE if not interactions or d <= 100 else STRIDE // 8
-    return max(1, min(most, -(-n // processors()), n))
+    portion = even(n, most if interactions else PORTION, 1)
+    rounds = -(-portion // most)
+    return portion, -(-portion // rounds)
 
 
 def interventional(

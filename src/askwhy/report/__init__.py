@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from askwhy.errors import InputError
-from askwhy.report.case import Case
+from askwhy.report.case import Case, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from askwhy.report.disagreement import Disagreement
     from askwhy.report.phrases import Phrases
 
-__all__ = ["Case", "render"]
+__all__ = ["Case", "Table", "render"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,25 +42,35 @@ class View:
     script: str
 
 
-def render(cases: Sequence[Case], model_name: str) -> str:
-    """The whole page as one HTML file. Raises InputError. Example: `Path("report.html").write_text(render(cases, "lite0"), "utf-8")`."""
-    if not cases:
-        raise InputError("a report needs at least one case.")
+def render(cases: Sequence[Case], model_name: str, tables: Sequence[Table] = ()) -> str:
+    """The whole page as one HTML file: pictures of all rows of the tables first, then the cases one by one.
+
+    Raises InputError. Example: `Path("report.html").write_text(render(cases, "lite0"), "utf-8")`.
+    """
+    if not cases and not tables:
+        raise InputError("a report needs at least one case, or a table.")
     for case in cases:
         case.check()
-    from askwhy.report import phrases, reproduce
+    from askwhy.report import phrases, reproduce, whole
+    from askwhy.show import sorter
 
+    wholes, left_out = whole.sections(tables, model_name) if tables else ([], [])
+    whys = [table.why for table in tables] + [why for case in cases for why in case.explanations]
     return environment().get_template("page.html").render(
         views=[view(case, model_name) for case in cases],
-        page=phrases.of_page(case.kind for case in cases),
+        wholes=wholes,
+        left_out=left_out,
+        page=phrases.WHOLE if wholes else phrases.of_page(case.kind for case in cases),
         classes=any(case.top for case in cases) or any(case.kind == "photo" for case in cases),
         maps=any(case.kind == "photo" for case in cases),
         model_name=model_name,
-        style=trusted("style.css"),
-        slider=trusted("slider.js"),
-        slider_hash=digest("slider.js"),
-        versions=reproduce.versions(cases),
-        seeds=reproduce.seeds(cases),
+        style=trusted((TEMPLATES / "style.css").read_text("utf-8")),
+        slider=trusted(slider()),
+        slider_hash=digest(slider()),
+        sorter=trusted(sorter()),
+        sorter_hash=digest(sorter()),
+        versions=reproduce.versions(whys),
+        seeds=reproduce.seeds(whys),
     )  # fmt: skip
 
 
@@ -74,7 +84,7 @@ def view(case: Case, model_name: str) -> View:
         case=case,
         phrases=phrases.OF_KIND[case.kind],
         photo="" if case.photo is None else images.jpeg(case.photo),
-        question=f"Why {first.question()}?" if first is not None and first.target else "No method answered",
+        question=f"Why {first.question()}?" if first is not None else "No method answered",
         asked=(None, None) if first is None or not first.target else (first.target[0], first.versus[0] if first.versus else None),
         score="" if first is None or len(first.prediction) == 0 else words.number(float(first.prediction[0])),
         frame=next((found for why in case.explanations if (found := framed(why.frames)) is not None), None),
@@ -106,13 +116,17 @@ def environment() -> Environment:
     return made
 
 
-def trusted(name: str) -> Any:
-    """A file of our own, not escaped."""
+def slider() -> str:
+    return (TEMPLATES / "slider.js").read_text("utf-8")
+
+
+def trusted(text: str) -> Any:
+    """Our own, not escaped."""
     from markupsafe import Markup
 
-    return Markup((TEMPLATES / name).read_text("utf-8"))
+    return Markup(text)
 
 
-def digest(name: str) -> str:
+def digest(script: str) -> str:
     """The page's policy allows the script with this hash and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256((TEMPLATES / name).read_bytes()).digest()).decode()
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,8 @@ from askwhy.show import as_data_uri, overlay
 from askwhy.show.pictures import COARSE, COLOURS, clipped, limit
 
 SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
-BARS = 2.6  # inches for the bars; the names beside them take what they need, so that a card need not shrink them
+UNDER = 52  # letters below an axis
+BARS = 2.8  # inches for the bars; the names beside them take what they need, so that a card need not shrink them
 FEW = 6  # rows of a matrix that are readable in a usual card
 POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained
 
@@ -139,8 +141,11 @@ def under(why: Explanation) -> str | None:
 
 def drawn(why: Explanation) -> str:
     """The usual picture of values that have no place in a photo; the card has its title already."""
-    axes = why.plot()
+    sums = why.residual is not None and why.base_value is not None and why.data is not None
+    how = "waterfall" if sums and usual(why, 0) == "bars" else "auto"
+    axes = why.plot(how=how)
     axes.set_title("")
+    axes.set_xlabel(textwrap.fill(axes.get_xlabel(), UNDER))
     if usual(why, 0) == "bars":
         figure: Any = axes.figure
         names = max(label.get_window_extent().width for label in axes.get_yticklabels()) / figure.dpi

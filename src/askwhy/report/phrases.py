@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ ROW = Phrases(
     page="Each section is about one row and one question",
     rough=("Not that columns vary freely", "Methods mix the values of different rows, and so ask the model about some that could not exist"),
     choices="The background rows, bins, number of samples and seed change the numbers; they are listed under each method",
+)
+WHOLE = replace(
+    ROW,
+    drawn="shows what each column adds to the answers",
+    page="The pictures are about the rows of this table; rows of other people, places or years may be answered for other reasons",
 )
 ANY = Phrases(
     thing="input",

@@ -11,18 +11,38 @@ from typing import Any
 from askwhy.explanation import Explanation
 from askwhy.models.base import is_missing
 from askwhy.report.cards import registered
-from askwhy.report.case import Case
+from askwhy.report.case import Case, Table
 
 RECIPE = re.compile(r"(pixels|patches|superpixels|features|words|characters|sentences|tokens)\(.*\)$", re.DOTALL)
-OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ rows of \d+|\d+ given regions)")
+OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ rows of \d+|\d+ rows$|\d+ given regions)")
 INSTEAD = re.compile(r"replaced by (['\"].*['\"])$", re.DOTALL)
 COLUMNS = re.compile(r"features\(\)$|\d+ columns( in \w+ bins)?$")
 
 
 def script(case: Case, model_name: str) -> str:
     """The calls that made this case's explanations."""
-    lines = [f"model = ...  # {quoted(model_name)}, wrapped as it was for this report", *given(case)]
-    return "\n".join([*imports(case), "", *lines, *(line for why in case.explanations for line in call(why, case))])
+    lines = [model_line(model_name), *given(case)]
+    return "\n".join([*imports(case), "", *lines, *(line for why in case.explanations for line in call(why, case.kind))])
+
+
+def of_table(table: Table, model_name: str) -> str:
+    """The call that explained all rows."""
+    why, names = table.why, table.why.components[0] if table.why.components else ()
+    columns = f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+    rows = f"{len(why)} rows of {quoted(table.name)} as the model takes them, with the columns {columns}"
+    lines = ["import askwhy", "", model_line(model_name), f"rows = ...  {comment(rows)}", *compared([why], table.background)]
+    *before, last = call(why, "rows")
+    return "\n".join([*lines, *before, f"why = {last}", 'why.plot(how="importance" if why.values.ndim == 3 else "beeswarm")'])
+
+
+def model_line(name: str) -> str:
+    return f"model = ...  # {quoted(name)}, wrapped as it was for this report"
+
+
+def compared(whys: Sequence[Explanation], said: str) -> list[str]:
+    """Where rows were compared with others: which ones."""
+    used = any(OWN.match(str(why.params.get("background"))) for why in whys)
+    return [f"background = ...  {comment(said or 'rows of the data')}"] if used else []
 
 
 def imports(case: Case) -> list[str]:
@@ -36,7 +56,7 @@ def given(case: Case) -> list[str]:
     if case.row is None:
         return [f"photo = {quoted(case.name)}"]
     cells = ", ".join(f"{quoted(column)}: [{cell(value)}]" for column, value in case.row)
-    return [f"row = pandas.DataFrame({{{cells}}})", f"background = ...  {comment(case.background or 'rows of the data')}"]
+    return [f"row = pandas.DataFrame({{{cells}}})", *compared(case.explanations, case.background)]
 
 
 def cell(value: Any) -> str:
@@ -46,7 +66,7 @@ def cell(value: Any) -> str:
     return quoted(value) if isinstance(value, str) else repr(value.item() if hasattr(value, "item") else value)
 
 
-def call(why: Explanation, case: Case) -> Iterator[str]:
+def call(why: Explanation, kind: str) -> Iterator[str]:
     """One call; what was an array of the user's own, or no method of askwhy, becomes a comment."""
     method = registered(why.method)
     if method is None:
@@ -54,16 +74,16 @@ def call(why: Explanation, case: Case) -> Iterator[str]:
             f"{why.method} is no method of askwhy by itself; its parameters: {json.dumps(dict(why.params), ensure_ascii=False, default=str)}"
         )
         return
-    chosen = telling(why, method.function, case.kind)
+    chosen = telling(why, method.function, kind)
     own = {k: v for k, v in chosen.items() if isinstance(v, str) and OWN.match(v)}
-    named = ["background"] if case.row is not None and "background" in own else []
+    named = ["background"] if kind in ("row", "rows") and "background" in own else []
     if own.keys() - named:
         yield comment("add your own " + ", ".join(f"{k}= ({v})" for k, v in own.items() if k not in named))
-    said = [f"target={target(why.target[0])}"] if why.target else []
+    said = [f"target={quoted('all') if why.outputs else target(why.target[0])}"] if why.target or why.outputs else []
     said += [f"versus={target(why.versus[0])}"] if why.versus else []
     said += [f"{k}={k}" for k in named]
     said += [f"{k}={spoken(k, v)}" for k, v in chosen.items() if k not in own]
-    yield f"askwhy.{why.method}(model, {case.kind}, {', '.join(said)})"
+    yield f"askwhy.{why.method}({', '.join(['model', kind, *said])})"
 
 
 def telling(why: Explanation, function: Any, kind: str) -> Mapping[str, Any]:
@@ -78,6 +98,8 @@ def implied(key: str, value: Any, params: Mapping[str, Any]) -> bool:
     """Whether this only says in words how the usual settings, or the background, were understood."""
     if key == "components":
         return isinstance(value, str) and COLUMNS.match(value) is not None
+    if key == "background" and (params.get("value_function") == "path-dependent" or not OWN.match(str(value))):
+        return True  # what the method takes where none is given
     return key == "baseline" and (value == "removed" or params.get("background") is not None)
 
 
@@ -106,16 +128,16 @@ def comment(text: str) -> str:
     return "# " + " ".join(text.split())
 
 
-def versions(cases: Sequence[Case]) -> list[tuple[str, str]]:
+def versions(whys: Sequence[Explanation]) -> list[tuple[str, str]]:
     """Library and version; several versions where the explanations were not made together."""
     found: dict[str, set[str]] = {}
-    for why in (why for case in cases for why in case.explanations):
+    for why in whys:
         for name, version in why.versions.items():
             found.setdefault(name, set()).add(version)
     return [(name, ", ".join(sorted(each))) for name, each in found.items()]
 
 
-def seeds(cases: Sequence[Case]) -> str:
+def seeds(whys: Sequence[Explanation]) -> str:
     """The seeds in use."""
-    found = sorted({why.seed for case in cases for why in case.explanations if why.seed is not None})
+    found = sorted({why.seed for why in whys if why.seed is not None})
     return ", ".join(map(str, found)) or "none: no method here draws at random"

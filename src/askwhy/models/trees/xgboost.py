@@ -35,8 +35,9 @@ def same(base: np.ndarray) -> np.ndarray:
 
 
 def logit(base: np.ndarray) -> np.ndarray:
-    """In float32 and in XGBoost's order, for its own rounding."""
-    return -np.log(1 / base - 1)
+    """In float32 and in XGBoost's order, for its own rounding; it keeps such a base this far from 0 and 1."""
+    least = np.float32(1e-6)
+    return -np.log(1 / np.clip(base, least, 1 - least) - 1)
 
 
 # base_score is saved as a prediction: the second part makes a raw score of it
