@@ -56,7 +56,7 @@ def explained(model, x=X, target=None):
     model, is_table = aw.wrap(model), hasattr(x, "columns")
     background = x[20:25] if is_table else x[22:27]  # of an array the missing values are refused in a background
     why = aw.occlusion(model, x[1:2], target, background=background)
-    k = model.labels.index(why.target[0]) if model.labels else int(why.target[0].removeprefix("class "))
+    k = model.labels.index(why.target[0]) if model.labels else int(why.target[0].removeprefix("class ").replace("the score", "0"))
     if is_table:
         changed = pd.concat([x[1:2]] * 5, ignore_index=True)
         changed["my income"] = background["my income"].to_numpy()

@@ -573,7 +573,7 @@ def test_mean_importance_of_an_explanation():
     np.testing.assert_allclose(found.std_error, abs(why.values).std(0, ddof=1) / np.sqrt(20))
     assert found.names == ("feature 0", "feature 1", "feature 2")
     assert found.params["values"] == "shapley"
-    assert found.target == "class 0"
+    assert found.target == "the score"
     assert found.details["noise"] == 0
     noisy = mean_importance(Explanation(np.zeros((3, 2)), std_error=np.full((3, 2), 0.5), target=("cat",) * 3))
     assert noisy.details["noise"] == pytest.approx(abs(np.random.default_rng(0).normal(0, 0.5, 200000)).mean(), rel=0.01)

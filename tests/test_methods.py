@@ -153,7 +153,7 @@ def test_items_are_independent_of_each_other(name, net, x):
     np.testing.assert_allclose(both.values[:1], one.values, rtol=1e-4, atol=1e-5 * np.abs(one.values).max())
 
 
-@pytest.mark.parametrize("name", [m.name for m in aw.methods() if m.needs != "predictions" and m.name != "score_cam"])
+@pytest.mark.parametrize("name", [m.name for m in aw.methods() if m.needs in ("gradients", "layers") and m.name != "score_cam"])
 def test_a_batch_of_64_gives_what_each_item_gets_alone(name, net):
     many = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(4))
     whole = aw.explain(net, many, name, target=1, **quick(name))

@@ -88,7 +88,7 @@ def test_a_single_score_is_a_column(net, x):
     for shape in (lambda s: s[:, 0], lambda s: s[:, :1]):
         model = aw.wrap(Returns(shape))
         np.testing.assert_allclose(scores(model, x), wanted, rtol=1e-6)
-        assert aw.occlusion(model, x, size=8).target == ("class 0", "class 0")
+        assert aw.occlusion(model, x, size=8).target == ("the score", "the score")
 
 
 def test_probabilities_are_the_softmax_or_the_sigmoid_of_a_single_score(net, x):
@@ -358,7 +358,7 @@ TABLE = np.random.default_rng(0).normal(size=(5, 3))
 def test_a_function_may_return_any_kind_of_numbers(answer):
     why = aw.occlusion(lambda b: answer(b @ [1.0, 2.0, 3.0]), TABLE, baseline=0)
     np.testing.assert_allclose(why.values, TABLE * [1, 2, 3], atol=0.1)
-    assert why.target[0] == "class 0"
+    assert why.target[0] == "the score"
 
 
 @pytest.mark.parametrize(

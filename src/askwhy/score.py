@@ -30,6 +30,7 @@ class Score:
     started: float = field(default_factory=time.perf_counter)
     prediction: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n]: the score of each item as it is
 
+    single: bool = False  # whether the model gives one number, which is no class
     layer: Any = None  # in which the targets are; None for the output
 
     def __post_init__(self) -> None:
@@ -43,6 +44,7 @@ class Score:
     def settle(self, outputs: Any, items: range) -> Any:
         """Read the items' own answers, one row each: choose open targets, note predictions; the scores [k], differentiable."""
         check_rows(outputs, len(items))
+        self.single = tuple(getattr(outputs, "shape", ()))[1:] in ((), (1,))
         for row, i in enumerate(items):
             if self.targets[i] is None:
                 check_scores(outputs, "None")
@@ -128,6 +130,8 @@ class Score:
         if callable(target):
             return getattr(target, "__name__", type(target).__name__)
         labels = self.model.labels
+        if self.single and not labels:
+            return "the score"
         return labels[target] if labels and target < len(labels) else f"class {target}"
 
 
