@@ -184,7 +184,7 @@ def test_methods_and_help_and_version():
     assert code == 0
     assert all(m.name in said and m.asks in said for m in aw.methods())
     assert {m["name"] for m in json.loads(ask("methods", "--json")[1])} == {m.name for m in aw.methods()}
-    for verb in ("explain", "methods", "demo"):
+    for verb in ("explain", "importance", "effect", "methods", "demo"):
         code, said, _ = ask(verb, "--help")
         assert code == 0
         assert len(said) > 100
@@ -324,8 +324,9 @@ def test_a_whole_table_becomes_a_table_of_numbers(desk):
     assert len(found) == 25 * 2 * 3
     assert f"50 answers: {desk / 'r.csv'}" in said
     one = found[(found["item"] == 3) & (found["method"] == "shapley")]
-    table, rest = people()
-    why = aw.shapley(load_model("others.py:income"), table.iloc[[3]], background=rest, samples=200)
+    table, _ = people()
+    why = aw.shapley(load_model("others.py:income"), table.iloc[[3]], "rich", background=table, samples=200)
+    assert set(found["target"]) == {"rich"}, "one class for all rows, whatever they are taken for"
     np.testing.assert_allclose(one["value"], why.values[0])
     assert list(one["component"]) == ["age", "hours", "work"]
     assert list(one["holds"]) == ["26", "31", "field"]
@@ -337,8 +338,8 @@ def test_a_whole_table_becomes_one_explanation(desk):
     code, _, _ = ask(*ROW, "--rows", "2:5", "--method", "lime", "--samples", "200", "--out", "r.npz")
     assert code == 0
     why = aw.Explanation.load("r.npz")
-    table, rest = people()
-    one = aw.lime(load_model("others.py:income"), table.iloc[[3]], background=rest, samples=200)
+    table, _ = people()
+    one = aw.lime(load_model("others.py:income"), table.iloc[[3]], "rich", background=table, samples=200)
     assert len(why) == 3
     assert why.details["item"] == tuple(f"row {k} of people.csv" for k in (2, 3, 4))
     np.testing.assert_allclose(why[1].values, one.values)
@@ -346,6 +347,17 @@ def test_a_whole_table_becomes_one_explanation(desk):
     assert why[1].details["fidelity"] == one.details["fidelity"]
     assert why[1].components == one.components
     assert why.model_calls == 3 * one.model_calls
+
+
+def test_what_only_some_items_know_stays_when_they_are_joined():
+    from dataclasses import replace
+
+    from askwhy.cli.results import joined
+
+    why = aw.shapley(lambda x: x.sum(1), np.ones((1, 2)), background=np.zeros((1, 2)))
+    found = joined([replace(why, details={}), replace(why, details={"note": "rough"}), replace(why, details={"note": "rough"})])
+    assert found.details["note"] == "rough"
+    assert "rough" in found.summary()
 
 
 def test_texts_of_different_length_become_one_explanation(desk):
@@ -408,15 +420,17 @@ def test_one_row_that_fails_does_not_stop_the_others(desk):
 
 
 def test_an_interrupt_keeps_the_rows_that_are_done(desk, monkeypatch):
-    real, calls = asking.top_classes, []
+    import askwhy.ask
 
-    def interrupted(model, x, k=5):
-        calls.append(x)
+    real, calls = askwhy.ask.explain, []
+
+    def interrupted(*words, **options):
+        calls.append(words)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(model, x, k)
+        return real(*words, **options)
 
-    monkeypatch.setattr(asking, "top_classes", interrupted)
+    monkeypatch.setattr(askwhy.ask, "explain", interrupted)
     code, _, err = ask(*ROW, "--method", "shapley", "--out", "r.csv")
     assert code == 1
     assert "2 of 25 rows were explained" in err
@@ -431,7 +445,7 @@ TEXT = ("--column", "text", "--model", "others.py:review")
     ("words", "expected"),
     [
         (["people.csv", "--row", "3"], "--model is missing: name the model that explains rows"),
-        (["people.csv", *TABLE], "people.csv has 25 rows; name some with --row 3 or --rows 0:20, or explain all with --out result.csv"),
+        (["many.csv", *TEXT], "many.csv has 21 rows; name some with --row 3 or --rows 0:20, or explain all with --out result.csv"),
         (["people.csv", *TABLE, "--row", "25"], "--row 25: people.csv has 25 rows, 0 to 24"),
         (["people.csv", *TABLE, "--row", "-1"], "--row -1: people.csv has 25 rows"),
         (["people.csv", *TABLE, "--rows", "30:40"], "--rows 30:40 names none of the 25 rows"),
@@ -442,17 +456,32 @@ TEXT = ("--column", "text", "--model", "others.py:review")
         (["people.csv", *TABLE, "--row", "1", "--background", "none.csv"], "none.csv: there is no such file"),
         (["people.csv", *TABLE, "--row", "1", "--background", "reviews.csv"], "--background reviews.csv has no column 'age'"),
         (["people.csv", *TABLE, "--row", "1", "--out", "r.xlsx"], "--out r.xlsx: give a name that ends in .html"),
-        (["people.csv", "--model", "others.py:income", "--out", "r.npz"], "r.npz holds the answers of one method, and these are shapley, lime"),
+        (
+            ["people.csv", "--row", "1", "--model", "others.py:income", "--out", "r.npz"],
+            "r.npz holds the answers of one method, and these are auto, lime",
+        ),
         (["people.csv", "--method", "occlusion", "--samples", "9"], "--samples: occlusion has no such option"),
         (["people.csv", "--method", "shaply"], "did you mean 'shapley'"),
         (["people.csv", "photo.png"], "people.csv and photo.png: name one table, or any number of photos"),
         (["people.csv", "--text", "good"], "--text and people.csv cannot be explained together"),
         (["photo.png", "--column", "text"], "--column is for the texts of a table, and photo.png is not"),
-        (["photo.png", "--row", "1"], "--row is for a table (.csv, .tsv), and photo.png is not"),
+        (["photo.png", "--row", "1"], "--row is for a table (.csv, .tsv, .parquet), and photo.png is not"),
         (["--text", "good", "--drop", "x"], "--drop is for the rows of a table, and a text is not"),
         (["reviews.csv", *TEXT, "--drop", "stars"], "--drop is for the rows of a table, and its texts are not"),
         (["photo.png", "--model", "own.py:good", "--out", "r.csv"], "photos get a report (.html), or --json"),
-        (["people.parquet"], "tables are read from .csv and .tsv files"),
+        (["people.xlsx"], "tables are read from .csv, .tsv and .parquet files"),
+        (["model.json"], "model.json looks like a model; name the rows that it is to explain with --data FILE"),
+        (["model.json", "--data", "people.xlsx"], "--data people.xlsx: tables are read from .csv, .tsv and .parquet files"),
+        (["a.json", "b.json", "--data", "people.csv"], "--data people.csv goes with one model, as askwhy explain model.json --data people.csv"),
+        (["a.json", "--model", "b.json", "--data", "people.csv"], "and a.json and b.json are 2"),
+        (["none.json", "--data", "people.csv"], "none.json: there is no such file"),
+        (["others.py:income", "--data", "people.csv", "--output", "log_loss"], "--output log_loss: choose one of raw, probability"),
+        (["others.py:income", "--data", "people.csv", "--method", "lime", "--interactions"], "--interactions: lime has no such option"),
+        (["others.py:income", "--data", "people.csv", "--interactions"], "--interactions: shapley has no such option"),
+        (
+            ["others.py:numbers", "--data", "people.csv", "--target", "rich"],
+            "this model has no labels; give an index, or name the classes with --classes",
+        ),
         (["reviews.csv", *TEXT], "row 3 of reviews.csv has no text in the column 'text'"),
         (["reviews.csv", "--column", "txt", "--model", "others.py:review"], "reviews.csv has no column 'txt'; did you mean 'text'"),
         (["--text", " ", "--model", "others.py:review"], "--text number 1 is empty"),
@@ -476,6 +505,7 @@ TEXT = ("--column", "text", "--model", "others.py:review")
 )
 def test_a_mistake_about_texts_and_tables_is_one_sentence(desk, words, expected):
     (desk / "empty.csv").write_text("")
+    (desk / "many.csv").write_text("text,stars\n" + "good,1\n" * 21)
     (desk / "header.csv").write_text("a,b\n")
     (desk / "headless.csv").write_text("1,2.5\n3,4\n")
     (desk / "latin.csv").write_bytes("a,b\ncafé,1\n".encode("latin-1"))
@@ -509,4 +539,4 @@ def test_without_pandas_it_is_named(desk, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     code, _, err = ask("explain", "people.csv", *TABLE, "--row", "0")
     assert code == 1
-    assert "pip install pandas" in err
+    assert "pip install 'askwhy[table]'" in err

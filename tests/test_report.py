@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 import askwhy
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
-from askwhy.report import Case, cards, disagreement, images, render, reproduce, words
+from askwhy.report import Case, Table, cards, disagreement, images, render, reproduce, whole, words
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(0)
@@ -71,7 +71,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
-        if tag not in ("img", "input", "meta"):
+        if tag not in ("img", "input", "meta", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -562,3 +562,183 @@ def test_texts_and_rows_are_accessible() -> None:
     assert all("alt" in attrs for tag, attrs in found if tag == "img")
     assert [tag for tag, _ in found].count("caption") == [tag for tag, _ in found].count("table")
     assert all("aria-label" in attrs for tag, attrs in found if "tabindex" in attrs and tag == "div")
+
+
+# ---- many rows ----------------------------------------------------------------------------------------------------
+
+SIGNS = ("age", HOSTILE, "一个很长的列名" * 12, "gap")
+
+
+def many(n: int = 30, targets: Any = "rich", **other: Any) -> Explanation:
+    """Rows of a table whose values sum from 0.5 to the score."""
+    draw = np.random.default_rng(1)
+    values = draw.normal(size=(n, 4))
+    numbers = draw.normal(size=(n, 4))
+    numbers[:, 1] = np.arange(n) % 2
+    held = tuple((f"{row[0]:.6g}", (HOSTILE, "很长的内容" * 40)[k % 2], f"{row[2]:.6g}", f"{row[3]:.6g}") for k, row in enumerate(numbers))
+    told = {
+        "method": "tree_shap", "unit": "log odds", "components": (SIGNS,) * n, "data": held, "numbers": numbers, "base_value": np.full(n, 0.5),
+        "prediction": values.sum(1) + 0.5, "residual": np.zeros(n), "target": (targets,) * n if isinstance(targets, str) else tuple(targets),
+        "params": {"value_function": "path-dependent", "background": "the training data in the trees"}, "versions": {"numpy": "9.9.9"},
+    }  # fmt: skip
+    return Explanation(values, **(told | other))
+
+
+def whole_page(*whys: Explanation, cases: Any = (), **other: Any) -> str:
+    return render(list(cases), "net", [Table("rows.csv", why, range(100, 100 + len(why)), **other) for why in whys])
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take their time, and most tests are about words."""
+    monkeypatch.setattr(whole.show, "as_data_uri", lambda ax: "data:image/png;base64,")
+
+
+def test_all_rows_are_shown_safely_and_without_help_from_elsewhere() -> None:
+    html = whole_page(many(), cases=[about_row()])
+    assert "<script>alert" not in html
+    assert HOSTILE in text(html)
+    for tag, attrs in Elements(html).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "foreignobject")
+        for key in ("src", "href", "srcset", "xlink:href"):
+            assert (attrs.get(key) or "#").startswith(("data:image/", "#"))
+        assert not [key for key in attrs if key.startswith("on")]
+
+
+def test_the_policy_allows_the_sorter_and_no_other_script(unpainted: None) -> None:
+    import base64
+    import hashlib
+
+    html = whole_page(many(), many())
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert "askwhy-rows" in script
+    (policy,) = [attrs["content"] for tag, attrs in Elements(html).found if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert "unsafe-inline'; script" in policy
+
+
+def test_a_section_names_scale_base_value_and_variant(unpainted: None) -> None:
+    shown = text(whole_page(many()))
+    for said in ("30 rows of rows.csv", "Why rich?", "log odds", "base value 0.500", "path-dependent: what is absent follows", "row 129", "9.9.9"):
+        assert said in shown, said
+    assert "compared with the training" not in shown
+    other = {"value_function": "interventional", "background": "100 rows"}
+    assert "compared with 100 rows of train.csv" in text(whole_page(many(params=other), background="100 rows of train.csv"))
+
+
+def test_pictures_are_drawn_for_light_and_for_dark_paper() -> None:
+    found = [attrs for tag, attrs in Elements(whole_page(many())).found if tag in ("source", "img")]
+    dark, light = found[::2], found[1::2]
+    assert len(dark) == len(light) == 5, "swarm, bars, and three columns"
+    for one, other in zip(dark, light, strict=True):
+        papers = [np.asarray(Image.open(opened(uri)).convert("RGB"))[0, 0].tolist() for uri in (one["srcset"], other["src"])]
+        assert papers == [[0x1C, 0x20, 0x24], [255, 255, 255]]
+        assert one["media"] == "screen and (prefers-color-scheme: dark)"
+
+
+def opened(uri: str | None) -> Any:
+    import base64
+    import io
+
+    assert uri is not None
+    return io.BytesIO(base64.b64decode(uri.split(",")[1]))
+
+
+def test_rows_asked_about_different_classes_part_and_rare_ones_are_named(unpainted: None) -> None:
+    tables, left_out = whole.sections([Table("rows.csv", many(12, ["a", "b", "b"] * 3 + ["c", "b", "b"]), range(12))], "net")
+    assert [(one.question, len(one.why), one.table.numbers) for one in tables] == [
+        ("Why b?", 8, [1, 2, 4, 5, 7, 8, 10, 11]), ("Why a?", 3, [0, 3, 6])
+    ]  # fmt: skip
+    assert left_out == ["TreeSHAP: 1 of 12 rows are not in these pictures, since their classes are rare."]
+    np.testing.assert_array_equal(tables[1].why.values, many(12).values[[0, 3, 6]])
+    both = many(4, "abab", details={"path": ("p0", "p1", "p2", "p3"), "depth": 3})
+    assert whole.of_rows(both, np.array([1, 3])).details == {"path": ("p1", "p3"), "depth": 3}
+    assert tables[1].which == "3 of the 12 rows of rows.csv: those that are explained for a"
+
+
+def test_rows_with_parts_of_their_own_have_no_common_picture(unpainted: None) -> None:
+    why = many(3, method="lime", components=(SIGNS, SIGNS, (*SIGNS[:3], "gap <= 2")))
+    html = whole_page(why, cases=[about_row()])
+    assert "LIME speaks of other parts in each row" in text(html)
+    assert 'class="case whole"' not in html
+
+
+def test_without_a_common_base_value_there_are_no_forces(unpainted: None) -> None:
+    for why in (many(base_value=np.arange(30.0)), many(residual=None), many(base_value=None)):
+        html = whole_page(why)
+        assert 'class="forces"' not in html
+        assert "Row by row" in html
+    assert 'class="forces"' in whole_page(many())
+
+
+def test_of_very_many_rows_it_is_said_which_are_shown(unpainted: None) -> None:
+    shown = text(whole_page(many(2500)))
+    assert "1,000 of the 2,500 rows, evenly over the table" in shown
+    assert "The first 500 of 2,500 rows" in shown
+    assert "2,500 rows of rows.csv" in shown
+    np.testing.assert_array_equal(whole.spread(5, 1000), range(5))
+    assert (whole.spread(2500, 1000)[[0, -1]] == [0, 2499]).all()
+
+
+def test_interactions_show_pairs_and_the_values_that_they_sum_to(unpainted: None) -> None:
+    pairs = np.random.default_rng(2).normal(size=(30, 4, 4))
+    why = many(prediction=pairs.sum((1, 2)) + 0.5)
+    (one,), _ = whole.sections([Table("rows.csv", replace(why, values=pairs), range(30))], "net")
+    assert [p.title for p in one.pictures][:4] == [
+        "Which columns matter, and which way", "How much each column matters", "What pairs of columns do together", "The strongest pairs",
+    ]  # fmt: skip
+    assert f'data-v="{pairs[0].sum() + 0.5:.6g}"' in one.listed
+    j = int(np.abs(pairs.sum(2)).mean(0).argmax())
+    partner = np.abs(pairs[:, j]).mean(0)
+    partner[j] = 0
+    assert f"Coloured by {SIGNS[int(partner.argmax())]}," in one.pictures[4].reads
+
+
+def test_one_row_or_nothing_makes_no_pictures(unpainted: None) -> None:
+    assert 'class="case whole"' not in whole_page(many(1), cases=[about_row()])
+    with pytest.raises(InputError, match="at least one"):
+        render([], "net", [])
+
+
+def test_many_rows_are_accessible(unpainted: None) -> None:
+    found = Elements(whole_page(many(), many(12, ["a", "b"] * 6))).found
+    assert all("alt" in attrs for tag, attrs in found if tag == "img")
+    assert [tag for tag, _ in found].count("caption") == [tag for tag, _ in found].count("table")
+    ids = [attrs["id"] for _, attrs in found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"] for tag, attrs in found if tag == "a"} == {f"#table-{k}" for k in (1, 2, 3)}
+
+
+def test_the_script_of_a_table_gives_the_same_numbers() -> None:
+    rows = RNG.normal(size=(6, 3))
+    why = askwhy.linear_effects(fitted := linear(), rows, background=rows)
+    script = reproduce.of_table(Table("rows.csv", why, range(6), "6 rows of\nrows.csv"), "net\nimport os")
+    assert "\nimport os" not in script
+    assert "background = ...  # 6 rows of rows.csv" in script
+    names: dict[str, Any] = {"model": fitted, "rows": rows, "background": rows}
+    exec("\n".join(line for line in script.splitlines() if "= ..." not in line), names)
+    assert np.array_equal(names["why"].values, why.values)
+    assert "background" not in reproduce.of_table(Table("rows.csv", many(), range(30)), "net")
+
+
+def linear() -> Any:
+    from sklearn.linear_model import LinearRegression
+
+    x = np.random.default_rng(3).normal(size=(20, 3))
+    return LinearRegression().fit(x, x @ [1.0, 2.0, 3.0])
+
+
+def test_the_score_is_told_with_its_scale_where_methods_differ() -> None:
+    odds = replace(many(1), prediction=np.array([2.5]))
+    assert "The score that is explained is 2.50 (log odds)." in text(render([about_row(odds)], "net"))
+    probability = replace(odds, method="shapley", unit="score units", prediction=np.array([0.9]))
+    assert "is 2.50 (log odds) by TreeSHAP, 0.900 by Shapley values" in text(render([about_row(odds, probability)], "net"))
+
+
+def test_a_row_whose_values_sum_to_its_score_is_a_waterfall(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(cards, "as_data_uri", lambda ax: drawn.append(ax) or "data:")
+    cards.card(many(1), "TreeSHAP")
+    cards.card(many(1, residual=None), "LIME")
+    assert ["from 0.5 without any of them" in " ".join(ax.get_xlabel().split()) for ax in drawn] == [True, False]

@@ -69,7 +69,9 @@ def data_of(items: Items, components: list[Components] | None, values: np.ndarra
 
 
 def words_of(rows: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    """Every cell of a table, column by column, since there may be a million."""
+    """Every cell of a table; of many rows column by column, since there may be a million."""
+    if len(rows) < 20:
+        return tuple(tuple(map(in_words_of, row)) for row in rows)
     return tuple(zip(*map(column_in_words, rows.T), strict=True))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from askwhy.cli import overall
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import Cancelled, UnsupportedError
 
@@ -23,7 +24,6 @@ MODEL = (
     "FILE.py:FUNCTION that returns anything askwhy.wrap takes, a saved model (.json, .ubj, .txt, .cbm, .onnx), an address (https://...), "
     "or a model of the zoo. Default: efficientnet-lite0 for photos, minilm-sentiment for texts."
 )
-CLASSES = "Names of the classes in the model's order, with commas between, where its file has none."
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="Ask a trained model why.", pretty_exceptions_enable=False)
 
 
@@ -46,7 +46,7 @@ def explain(
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to explain; may be given several times.")] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
+    classes: overall.Classes = None,
     method: Annotated[
         str | None, typer.Option(help="Names of methods, with commas between; 'auto' chooses one; default: several that fit; see: askwhy methods.")
     ] = None,
@@ -68,7 +68,7 @@ def explain(
         Path | None,
         typer.Option(help="A table of usual rows to compare with. Default: other rows of the same table; for trees the training data in them."),
     ] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="A column that is not for the model; may be given several times.")] = None,
+    drop: overall.Drop = None,
     samples: Annotated[int | None, typer.Option(help="How many samples the methods take that sample.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the methods that sample.")] = 0,
     interactions: Annotated[bool, typer.Option("--interactions", help="Of trees also what pairs of columns do together.")] = False,
@@ -95,8 +95,12 @@ def explain(
         options = {"seed": seed} | {k: v for k, v in (("samples", samples), ("interactions", interactions), ("output", output)) if v}
         asking.check_options(names, options)
         read = given.read(files, wish, everything=not as_json and out.suffix.lower() in results.NUMBERS)
-        question = asking.Question(names, as_class(target), as_class(versus), options, background is not None)
+        question = asking.Question(names, asking.as_class(target), asking.as_class(versus), options, background is not None)
         run(read, named.model_name(model, kind), classes, question, out, as_json)
+
+
+app.command()(overall.importance)
+app.command()(overall.effect)
 
 
 @app.command()
@@ -205,11 +209,6 @@ def check_answered(items: Sequence[Item], cases: Sequence[Case]) -> None:
     if silent:
         shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
         raise UnsupportedError(f"no method could explain {shown}; see the reasons above.")
-
-
-def as_class(text: str | None) -> Any:
-    """A class number is typed as text; anything else is a label."""
-    return int(text) if text is not None and text.isdigit() else text
 
 
 def main() -> None:

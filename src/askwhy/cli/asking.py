@@ -12,12 +12,14 @@ from askwhy.cli.said import Begin, note
 from askwhy.errors import InputError, LayerError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
-    from askwhy.explanation import Explanation
     from askwhy.models.base import Model
     from askwhy.report import Case
 
 DEMO_METHODS = "occlusion,lime,smooth_grad,grad_cam,guided_backprop"
 USUAL = {"photo": DEMO_METHODS, "text": "occlusion,lime,shapley", "row": "auto,lime", "table": "auto"}
+
+
+SCALES = ("raw", "probability")
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,17 @@ def fitted(question: Question, model: Model, item: Item) -> Question:
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raises InputError for what no method has."""
+    if options.get("output", "raw") not in SCALES:
+        raise InputError(f"--output {options['output']}: choose one of {', '.join(SCALES)}.")
     for option in options:
         if option != "seed" and "auto" not in names and not any(option in parameters_of(name) for name in names):
             raise InputError(f"--{option}: {' and '.join(names)} {'has' if len(names) == 1 else 'have'} no such option; leave it out.")
+
+
+def as_class(text: str | None) -> Any:
+    """A class number is typed as text; anything else is a label."""
+    return int(text) if text is not None and text.isdigit() else text
 
 
 def parameters_of(method: str) -> set[str]:
@@ -95,17 +105,11 @@ def ask_all(model: Model, item: Item, question: Question, begin: Begin) -> Case:
         options = question.of(method, item.options)
         try:
             told = begin(f"{item.name}: {method}")
-            why = ask_by_name(model, item.x, method, question.target, versus=question.versus, progress=told, **options)
-            explanations.append(why if top or model.labels else of_a_number(why))
+            explanations.append(ask_by_name(model, item.x, method, question.target, versus=question.versus, progress=told, **options))
         except (InputError, UnsupportedError, ModelError, LayerError) as error:
             refused.append((method, str(error)))
             note(f"askwhy: {item.name}: {method} refuses: {error}")
     return item.case(top, explanations, refused)
-
-
-def of_a_number(why: Explanation) -> Explanation:
-    """The only output of a model is no class."""
-    return replace(why, target=())
 
 
 def top_classes(model: Model, x: Any, k: int = 5) -> list[tuple[str, float]]:

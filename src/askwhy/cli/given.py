@@ -148,12 +148,17 @@ def of_rows(sheet: pandas.DataFrame, file: Path, wish: Wish, numbers: Sequence[i
     """Rows for the model, which says what it takes of them."""
     from askwhy.cli.rows import rows_for
 
-    for column in wish.drop:
-        if column not in sheet:
-            raise InputError(f"--drop {column}: {file} has no such column; {near(column, list(map(str, sheet.columns)))}")
-    own = sheet.drop(columns=list(wish.drop))
+    own = dropped(sheet, wish.drop, file)
     other = None if wish.background is None else read_sheet(wish.background)
     return Given("row", rows=lambda model: rows_for(model, own, other, file, wish, numbers))
+
+
+def dropped(sheet: pandas.DataFrame, columns: Sequence[str], file: Path) -> pandas.DataFrame:
+    """The table without some columns. Raises InputError."""
+    for column in columns:
+        if column not in sheet:
+            raise InputError(f"--drop {column}: {file} has no such column; {near(column, list(map(str, sheet.columns)))}")
+    return sheet.drop(columns=list(columns))
 
 
 def named_rows(wish: Wish, count: int, file: str) -> list[int]:

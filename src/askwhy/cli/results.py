@@ -133,7 +133,7 @@ def explanation_numbers(why: Explanation) -> dict[str, Any]:
     }
     error = None if why.std_error is None else [None if v != v else v for v in why.std_error[0].ravel().tolist()]
     return {
-        "method": why.method, "target": why.target[0] if why.target else None, "versus": why.versus[0] if why.versus else None, **numbers, "std_error": error,
+        "method": why.method, "target": why.target[0], "versus": why.versus[0] if why.versus else None, **numbers, "std_error": error,
         "components": why.components[0] if why.components else None, "holds": why.data[0] if why.data else None, "top": why.top(5),
         "details": dict(why.details), "params": dict(why.params), "model_calls": why.model_calls, "seconds": why.seconds, "seed": why.seed,
         "versions": dict(why.versions),
@@ -176,7 +176,7 @@ def lines_of(why: Explanation) -> list[tuple[Any, ...]]:
         [None if error != error else error for error in why.std_error[0].tolist()] if plain and why.std_error is not None else [None] * len(names)
     )
     versus, base = why.versus[0] if why.versus else None, None if why.base_value is None else float(why.base_value[0])
-    start = (why.method, why.target[0] if why.target else None, versus, float(why.prediction[0]), base)
+    start = (why.method, why.target[0], versus, float(why.prediction[0]), base)
     return [(*start, *line) for line in zip(names, held, values.tolist(), errors, strict=True)]
 
 
@@ -228,5 +228,9 @@ def details_of(whys: Sequence[Explanation]) -> dict[str, Any]:
             found[name] = together(each)
         else:
             texts = list(dict.fromkeys(str(one) for one in each if one is not None))
-            found[name] = each[0] if len(texts) == 1 else "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
+            found[name] = (
+                next(one for one in each if one is not None)
+                if len(texts) == 1
+                else "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
+            )
     return found

@@ -24,7 +24,7 @@ def errors_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except AskwhyError as error:
-        note(f"askwhy: {error}")
+        note(f"askwhy: {error}".replace("wrap(model, labels=[...])", "name the classes with --classes"))
         raise typer.Exit(1) from None
     except MemoryError:
         note("askwhy: there is not enough memory for this; ask about fewer rows at a time, as with --rows 0:1000, or for less about each.")

@@ -134,7 +134,7 @@ def tell_unknown(column: pandas.Series, known: list[Any], library: str) -> None:
     if len(unknown):
         note(
             f"askwhy: column {column.name!r} holds {unknown.iloc[0]!r} in row {unknown.index[0]}, which the model was not trained on; {library} takes "
-            f"it for missing ({len(unknown):,} rows)."
+            f"it for missing ({len(unknown):,} row{'s' if len(unknown) > 1 else ''})."
         )
 
 

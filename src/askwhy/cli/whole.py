@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from askwhy.cli.asking import Question, of_a_number, parameters_of, top_classes
+from askwhy.cli.asking import Question, parameters_of, top_classes
 from askwhy.cli.results import joined
 from askwhy.cli.rows import Rows
 from askwhy.cli.said import Begin, note
 from askwhy.errors import AskwhyError, InputError, LayerError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
+    import pandas
+
     from askwhy.explanation import Explanation
     from askwhy.models.base import Model
     from askwhy.report import Case, Table
@@ -51,7 +53,8 @@ def ask_whole(model: Model, rows: Rows, question: Question, begin: Begin, answer
             (ask_at_once if at_once(method) else ask_one_by_one)(model, rows, method, question, begin, answers)
         except (InputError, UnsupportedError, ModelError, LayerError) as error:
             answers.refused.append((method, error))
-            note(f"askwhy: {method} refuses: {error}")
+            if len(question.methods) > 1:
+                note(f"askwhy: {method} refuses: {error}")
 
 
 def ask_at_once(model: Model, rows: Rows, method: str, question: Question, begin: Begin, answers: Answers) -> None:
@@ -59,7 +62,7 @@ def ask_at_once(model: Model, rows: Rows, method: str, question: Question, begin
 
     options, told = question.of(method, {"background": rows.kept}), begin(f"{rows.file.name}: {method}")
     why = explain(model, rows.table, method, question.target, versus=question.versus, progress=told, **options)
-    answers.tables.append(table_of(model, rows, why, list(rows.table.index)))
+    answers.tables.append(table_of(rows, why, list(rows.table.index)))
 
 
 def ask_one_by_one(model: Model, rows: Rows, method: str, question: Question, begin: Begin, answers: Answers) -> None:
@@ -81,30 +84,25 @@ def ask_one_by_one(model: Model, rows: Rows, method: str, question: Question, be
                     note(f"askwhy: row {number}: {method} refuses: {error}")
     finally:
         if found:
-            answers.tables.append(table_of(model, rows, joined(list(found.values())), list(found)))
+            answers.tables.append(table_of(rows, joined(list(found.values())), list(found)))
 
 
-def table_of(model: Model, rows: Rows, why: Explanation, numbers: Sequence[int]) -> Table:
+def table_of(rows: Rows, why: Explanation, numbers: Sequence[int]) -> Table:
     from askwhy.report import Table
 
-    if not why.outputs and not model.labels and not top_classes(model, rows.table.iloc[:1]):
-        why = of_a_number(why)
     return Table(rows.file.name, why, numbers, rows.said if "background" in parameters_of(why.method) else "")
 
 
 def one_target(model: Model, rows: Rows, question: Question) -> Question:
     """Of two classes the second one for all rows, where none is named: then their values can stand side by side."""
-    from askwhy.score import as_floats, ask
-
-    if question.target is not None or len(rows.table) < 2:
+    if question.target is not None or len(rows.table) < 2 or not has_two_classes(model, rows.table):
         return question
-    score = ask(model, rows.table.iloc[:1])
-    with model.untouched():
-        outputs = as_floats(score.outputs(score.items.batch, [0]))
-    if outputs.shape[1:] != (2,):
-        return question
-    note(f"askwhy: all rows are explained for {score.name(1)}, the second of two classes; --target names another one.")
+    note(f"askwhy: all rows are explained for {(model.labels or ('', 'class 1'))[1]}, the second of two classes; --target names another one.")
     return replace(question, target=1)
+
+
+def has_two_classes(model: Model, table: pandas.DataFrame) -> bool:
+    return len(top_classes(model, table.iloc[:1])) == 2
 
 
 # ---- row by row again -----------------------------------------------------------------------------------------------
@@ -125,7 +123,7 @@ def predicted(why: Explanation) -> Any:
 
 def check_answered(rows: Rows, answers: Answers) -> None:
     """Raises what the only method said, or UnsupportedError for rows that none could explain."""
-    if not answers.tables and answers.refused:
+    if not answers.tables and len(answers.refused) == 1:
         raise answers.refused[0][1]
     answered = {number for table in answers.tables for number in table.numbers}
     missing = [number for number in rows.table.index if number not in answered]

@@ -235,6 +235,9 @@ def path_values(splits, numbers, leaf, members, starts, points, nodes, weights, 
         for j in range(d):
             x[(b // lanes * d + j) * STRIDE + b % lanes] = X[b, j]
     W = np.empty((depth + 4) * SIZE)
+    for level in range(depth + 4):  # a leaf beside a split counts as a split that adds nothing; but nothing times NaN is NaN
+        for b in range(lanes):
+            W[uintp(level) * FRAME + U + uintp(b)] = 0.0
     stage, path = np.zeros(depth + 3, np.int64), np.zeros(depth + 3, np.int64)
     h, c = np.empty((depth + 4, POINTS)), np.empty((depth + 4, POINTS))
     for tree in trees:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from askwhy.errors import InputError
+from askwhy.registry import SCORE
 from askwhy.report.case import Case, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from askwhy.explanation import Explanation
     from askwhy.report.cards import Card
     from askwhy.report.disagreement import Disagreement
     from askwhy.report.phrases import Phrases
@@ -75,7 +77,7 @@ def render(cases: Sequence[Case], model_name: str, tables: Sequence[Table] = ())
 
 
 def view(case: Case, model_name: str) -> View:
-    from askwhy.report import cards, disagreement, images, phrases, reproduce, words
+    from askwhy.report import cards, disagreement, images, phrases, reproduce
 
     names = cards.named(case.explanations)
     made = [cards.card(why, name) for why, name in zip(case.explanations, names, strict=True)]
@@ -86,13 +88,25 @@ def view(case: Case, model_name: str) -> View:
         photo="" if case.photo is None else images.jpeg(case.photo),
         question=f"Why {first.question()}?" if first is not None else "No method answered",
         asked=(None, None) if first is None or not first.target else (first.target[0], first.versus[0] if first.versus else None),
-        score="" if first is None or len(first.prediction) == 0 else words.number(float(first.prediction[0])),
+        score=scores(case.explanations, names),
         frame=next((found for why in case.explanations if (found := framed(why.frames)) is not None), None),
         cards=made,
         refused=[(cards.title(name), message) for name, message in case.refused],
         disagreement=disagreement.compare(case.explanations, [card.signed for card in made], names),
         script=reproduce.script(case, model_name),
     )
+
+
+def scores(whys: Sequence[Explanation], names: Sequence[str]) -> str:
+    """What is explained, with its scale; some methods explain log odds where others explain a probability."""
+    from askwhy.report import words
+
+    found: dict[str, list[str]] = {}
+    for why, name in zip(whys, names, strict=True):
+        if len(why.prediction):
+            scale = f" ({why.unit})" if why.residual is not None and why.unit != SCORE else ""
+            found.setdefault(words.number(float(why.prediction[0])) + scale, []).append(name)
+    return next(iter(found), "") if len(found) < 2 else ", ".join(f"{score} by {words.listed(by)}" for score, by in found.items())
 
 
 def framed(frames: Sequence[Sequence[float] | None]) -> tuple[float, float, float, float] | None:

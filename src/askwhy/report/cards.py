@@ -21,7 +21,7 @@ from askwhy.show import as_data_uri, overlay
 from askwhy.show.pictures import COARSE, COLOURS, clipped, limit
 
 SPAN = re.compile(r"rows (\d+)-(\d+), columns (\d+)-(\d+)$")
-UNDER = 52  # letters below an axis
+UNDER = 38  # letters below an axis
 BARS = 2.8  # inches for the bars; the names beside them take what they need, so that a card need not shrink them
 FEW = 6  # rows of a matrix that are readable in a usual card
 POOR_FIT = 0.5  # R2 below which more of the scores is left unexplained than explained

@@ -15,6 +15,7 @@ from askwhy.report.case import Case, Table
 
 RECIPE = re.compile(r"(pixels|patches|superpixels|features|words|characters|sentences|tokens)\(.*\)$", re.DOTALL)
 OWN = re.compile(r"(given \[|array \[|table \[|\d+ background rows|\d+ rows of \d+|\d+ rows$|\d+ given regions)")
+ONLY = "the score"  # what the target of a model with one output is called
 INSTEAD = re.compile(r"replaced by (['\"].*['\"])$", re.DOTALL)
 COLUMNS = re.compile(r"features\(\)$|\d+ columns( in \w+ bins)?$")
 
@@ -79,7 +80,7 @@ def call(why: Explanation, kind: str) -> Iterator[str]:
     named = ["background"] if kind in ("row", "rows") and "background" in own else []
     if own.keys() - named:
         yield comment("add your own " + ", ".join(f"{k}= ({v})" for k, v in own.items() if k not in named))
-    said = [f"target={quoted('all') if why.outputs else target(why.target[0])}"] if why.target or why.outputs else []
+    said = [f"target={quoted('all') if why.outputs else target(why.target[0])}"] if why.outputs or (why.target and why.target[0] != ONLY) else []
     said += [f"versus={target(why.versus[0])}"] if why.versus else []
     said += [f"{k}={k}" for k in named]
     said += [f"{k}={spoken(k, v)}" for k, v in chosen.items() if k not in own]

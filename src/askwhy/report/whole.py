@@ -128,7 +128,7 @@ def view(table: Table, which: str, model_name: str, listed: int) -> Whole:
         method=cards.title(why.method),
         which=which,
         question=f"Why {why.question()}?",
-        facts=facts(why, base),
+        facts=facts(why, base, table.background),
         trust=why.trust(),
         pictures=pictures(values, pairs, names, cells, why.unit),
         force=None if base is None else Markup(
@@ -157,9 +157,9 @@ VARIANTS = {
 }
 
 
-def facts(why: Explanation, base: float | None) -> list[tuple[str, str]]:
+def facts(why: Explanation, base: float | None, background: str) -> list[tuple[str, str]]:
     """What a reader has to know of the numbers before looking at the pictures."""
-    variant, compared = str(why.params.get("value_function", "")), why.params.get("background")
+    variant, compared = str(why.params.get("value_function", "")), background or why.params.get("background")
     span = f"{words.number(why.prediction.min())} to {words.number(why.prediction.max())}"
     found = [("rows", f"{len(why):,}"), ("scale", why.unit), ("scores", span)]
     found += [] if base is None else [("base value", f"{words.number(base)}: the score without any column")]
@@ -203,7 +203,9 @@ def dependence(values: np.ndarray, pairs: np.ndarray | None, names: Sequence[str
     few = spread(len(values), PAIRED)
     order = show.strongest_partner(values[few, j], cells[few], j, None if pairs is None else pairs[few]) if len(names) > 1 else np.empty(0, int)
     other = (names[int(order[0])], cells[:, int(order[0])]) if len(order) else None
-    reads = f"Each dot is a row: what it holds, and what that adds to the score. {f'Coloured by {other[0]}, which changes this most.' if other else ''}"
+    reads = (
+        f"Each dot is a row: what it holds, and what that adds to the score. {f'Coloured by {other[0]}, which changes this most.' if other else ''}"
+    )
     return picture(
         f"How {names[j]} moves the score", reads, f"{names[j]} against its values.",
         lambda: show.dependence(cells[:, j], values[:, j], names[j], interacting=other, unit=unit),

@@ -180,10 +180,8 @@ class Columns:
 
 
 def in_single_precision(column: Any) -> np.ndarray:
-    try:
+    with common.numbers_only():
         values = column.to_numpy(np.float64, na_value=np.nan) if hasattr(column, "to_numpy") else column.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a column of numbers holds something else: {first_line(error)}") from error
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 

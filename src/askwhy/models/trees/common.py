@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from askwhy.errors import UnsupportedError
+from askwhy.errors import InputError, UnsupportedError
+from askwhy.models.base import first_line
 
 Meaning = tuple[str, str]  # the unit of the raw score, and the link from it to what the library predicts
 
@@ -43,3 +44,12 @@ def as_it_is_known(library: str) -> Iterator[None]:
             f"{library} writes its trees in a way that askwhy does not know ({type(error).__name__}: {error}); save the model again with "
             f"a current version, or {BLACK_BOX}"
         ) from error
+
+
+@contextmanager
+def numbers_only() -> Iterator[None]:
+    """Inside the block a table is made into numbers."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a column of numbers holds something else: {first_line(error)}") from error

@@ -204,7 +204,8 @@ def prepared(told: boosters.Trees, zeros: np.ndarray, sorted_out: np.ndarray, ro
 
 def of_numbers(rows: np.ndarray) -> np.ndarray:
     """LightGBM makes float32 of all that is not float."""
-    return rows.astype(rows.dtype if rows.dtype in (np.float32, np.float64) else np.float32).astype(np.float64)
+    with common.numbers_only():
+        return rows.astype(rows.dtype if rows.dtype in (np.float32, np.float64) else np.float32).astype(np.float64)
 
 
 def of_table(rows: Any, categories: Sequence[list[Any] | None] | None) -> np.ndarray:
@@ -216,7 +217,8 @@ def of_table(rows: Any, categories: Sequence[list[Any] | None] | None) -> np.nda
         )
     x = np.empty(rows.shape)
     other = np.delete(np.arange(rows.shape[1]), sorted_out)
-    x[:, other] = rows.iloc[:, other].to_numpy(np.float64, na_value=np.nan)
+    with common.numbers_only():
+        x[:, other] = rows.iloc[:, other].to_numpy(np.float64, na_value=np.nan)
     for k, names in zip(sorted_out, categories or [None] * len(sorted_out), strict=True):
         column = rows.iloc[:, k].cat
         codes = (column if names is None else column.set_categories(names).cat).codes.to_numpy()

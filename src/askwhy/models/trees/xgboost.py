@@ -216,7 +216,7 @@ def prepared(told: boosters.Trees, missing: Any, categories: dict[int, list[Any]
 
 
 def of_numbers(rows: Any, missing: float) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with common.numbers_only(), np.errstate(over="ignore"):
         x = np.array(rows, np.float32)
     x[x == np.float32(missing)] = np.nan
     endless = np.argwhere(np.isinf(x))
