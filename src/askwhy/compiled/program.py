@@ -68,7 +68,7 @@ def program_of(forest: Forest) -> Program:
     members[: len(forest.members), :-1] = forest.members
     members[splits[sets >= 0, 5], -1] = forest.default_left[nodes][sets >= 0]
     mean = forest.base + (expected.sum(0) if len(leaf) > 1 else np.bincount(forest.output, expected[:, 0], len(forest.base)))
-    most = np.zeros(trees)
+    most = np.where(np.diff(starts) > 0, 0.0, np.abs(forest.value[forest.roots]).max(1))  # a tree that never split has a leaf too
     np.maximum.at(most, np.repeat(np.arange(trees), np.diff(starts)), np.abs(leaf).max((0, 2)))
     return Program(splits, numbers, leaf, members, starts, features, forest.output.astype(np.int64), depth, mean, float(most.sum()), unseen)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from askwhy.compiled.pairs import pair_values, shares
 from askwhy.compiled.patterns import LONGEST, fill, gather_all, units
 from askwhy.compiled.program import Program, quadrature
 from askwhy.compiled.quadrature import STRIDE, path_values
+from askwhy.errors import Cancelled
 
 PORTION = 8 * STRIDE  # rows for which a tree's constants stay in the fast memory
 TABLES = 2**22  # numbers in the tables of patterns that are kept at a time: 32 MB
 PAIR, ENTRY, LOOK = 150.0, 2.0, 1.5  # nanoseconds of a pair of rows in a tree, of an entry of a table and point, of a bit of a row's pattern
 Work = Callable[[int, int], None]
-Tick = Callable[[int, int], None]
+Tick = Callable[[int, int], Any]  # (done, total); returning False stops
 
 
 def processors() -> int:
@@ -31,19 +33,22 @@ def side_by_side(work: Work, n: int, portion: int, tick: Tick | None = None) -> 
     if len(portions) == 1 or processors() == 1:
         for start, stop in portions:
             work(start, stop)
-            if tick:
-                tick(stop, n)
+            counted(tick, stop, n)
         return
     with ThreadPoolExecutor(processors()) as pool:
         try:
             futures = [pool.submit(work, start, stop) for start, stop in portions]
             for (_, stop), future in zip(portions, futures, strict=True):
                 future.result()
-                if tick:
-                    tick(stop, n)
+                counted(tick, stop, n)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def counted(tick: Tick | None, done: int, total: int) -> None:
+    if tick is not None and tick(done, total) is False:
+        raise Cancelled(f"stopped after {done} of {total}.")
 
 
 def even(n: int, most: int, unit: int) -> int:
@@ -152,8 +157,7 @@ def by_tables(
         side_by_side(prepare, len(chosen), even(len(chosen), 4, 1))
         side_by_side(look_up, len(X), even(len(X), PORTION, 1))
         done += len(chosen)
-        if tick:
-            tick(done, len(trees))
+        counted(tick, done, len(trees))
 
 
 def groups(size: Sequence[int] | np.ndarray) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of, weights_of
 from askwhy.local.tree_scale import Scale, scale_of
 from askwhy.models import wrap
-from askwhy.models.forest import Forest, compare_forest, read_forest
+from askwhy.models.forest import Forest, compare_forest, read_forest, same, state_of
 from askwhy.registry import method
 from askwhy.score import Score, ask
 from askwhy.tables import Background, names_of
@@ -249,11 +249,13 @@ def forest_of(model: Any) -> tuple[Forest, Program]:
         raise UnsupportedError("tree_shap needs a tree model of XGBoost, LightGBM, CatBoost or scikit-learn; aw.shapley explains any model.")
     if model.transform is not None:
         raise UnsupportedError("tree_shap explains the columns that the trees see; wrap the model without transform= and give it those.")
-    if "forest" not in model.memory:
+    fitted = state_of(model.source)
+    if "forest" not in model.memory or not same(model.memory["forest"][2], fitted):
         forest = read_forest(model.source)
-        model.memory["forest"] = forest, program_of(forest)
-    found: tuple[Forest, Program] = model.memory["forest"]
-    return found
+        model.memory.pop("checked", None)
+        model.memory["forest"] = forest, program_of(forest), fitted
+    found: tuple[Forest, Program, Any] = model.memory["forest"]
+    return found[:2]
 
 
 def seen(score: Score, forest: Forest, items: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -157,7 +157,11 @@ def lightgbm_trees(model: Any) -> Trees:
     own = None if names == tuple(f"Column_{k}" for k in range(len(names))) else names
     # an underscore may have been a space; and of categories LightGBM takes the codes in an array, but not in a table
     exact = own if own and "_" not in "".join(own) and not booster.pandas_categorical else None
-    trees = booster.current_iteration() if booster.model_to_string(num_iteration=1).find("\naverage_output") >= 0 else 1
+    trees = (
+        (booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration())
+        if booster.model_to_string(num_iteration=1).find("\naverage_output") >= 0
+        else 1
+    )
 
     def margin(rows: Any) -> np.ndarray:
         return np.asarray(booster.predict(rows, raw_score=True)) / trees  # of a random forest it gives the sum

@@ -118,6 +118,21 @@ def read_forest(model: Any) -> Forest:
     return importlib.import_module(f"askwhy.models.trees.{kind}").read(model)  # type: ignore[no-any-return]
 
 
+PARTS = ("tree_", "estimators_", "_predictors", "_Booster")  # what another fit puts in the place of another
+COUNTS = ("num_boosted_rounds", "current_iteration")  # of boosters, which are trained further as they are
+
+
+def state_of(model: Any) -> tuple[list[Any], list[Any]]:
+    """Parts of a model that stay the same objects, and numbers and names that stay equal, until it is fitted again."""
+    parts = [getattr(model, name, None) for name in PARTS]
+    counts = [len(part) for part in parts if isinstance(part, list)] + [getattr(model, name)() for name in COUNTS if hasattr(model, name)]
+    return parts, counts + ([model.get_metadata()["model_guid"]] if kind_of(model) == "catboost" else [])
+
+
+def same(one: tuple[list[Any], list[Any]], other: tuple[list[Any], list[Any]]) -> bool:
+    return all(a is b for a, b in zip(one[0], other[0], strict=True)) and one[1] == other[1]
+
+
 def check_forest(forest: Forest, given: Any, rows: np.ndarray) -> np.ndarray:
     """[n, k]: the library's own raw scores of `given`, after a check that the arrays give the same. Raises ModelError."""
     own = np.asarray(forest.raw(given), np.float64).reshape(len(rows), -1)

@@ -204,7 +204,9 @@ def as_batch(x: Any) -> np.ndarray:
         batch = to_numpy(x)
     except ValueError as error:
         raise InputError(f"x cannot be read as one array: {error}") from error
-    return batch.astype(object) if batch.dtype.kind in "US" else batch  # numpy would cut longer texts of the background
+    if batch.dtype.kind in "US":
+        return batch.astype(object)  # numpy would cut longer texts of the background
+    return batch.astype(batch.dtype.newbyteorder("="), copy=False)  # XGBoost takes bytes in another order for other numbers
 
 
 def frame_maker(columns: tuple[str, ...] | None) -> Callable[[np.ndarray], Any] | None:
