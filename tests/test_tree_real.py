@@ -252,6 +252,28 @@ def test_a_class_that_never_happened() -> None:
     assert not aw.tree_shap(model, X[:3], 1).values.any()
 
 
+def test_the_difference_of_two_probabilities_of_a_forest() -> None:
+    X, y = sklearn.datasets.load_breast_cancer(return_X_y=True)
+    forest = ensemble.RandomForestClassifier(5, random_state=0).fit(X, y)
+    one, both = aw.tree_shap(forest, X[:9], 1), aw.tree_shap(forest, X[:9], 1, versus=0)
+    np.testing.assert_allclose(both.values, 2 * one.values)
+    np.testing.assert_allclose(both.base_value, 2 * one.base_value - 1)
+    np.testing.assert_allclose(both.prediction, 2 * one.prediction - 1, atol=1e-12)
+
+
+def test_the_scale_between_rows_of_one_score_is_its_slope() -> None:
+    """Two columns that count the same: a row with the one and a row with the other have the same score, and a difference of 0 says no scale."""
+    X = np.repeat([[0, 0], [0, 1], [1, 0], [1, 1]], 50, axis=0).astype(float)
+    y = np.concatenate([np.arange(50) < chance for chance in (5, 20, 20, 35)])
+    model = ensemble.GradientBoostingClassifier(max_depth=1, n_estimators=1000, random_state=0).fit(X, y)
+    row, other = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    raw = aw.tree_shap(model, row, "True", background=other)
+    assert abs(raw.prediction[0] - raw.base_value[0]) < 1e-6 < 0.5 < raw.values[0, 0]
+    chance = model.predict_proba(row)[0, 1]
+    scaled = aw.tree_shap(model, row, "True", background=other, output="probability")
+    np.testing.assert_allclose(scaled.values, raw.values * chance * (1 - chance), rtol=1e-6)
+
+
 # ---- sums, and any number of rows -----------------------------------------------------------------------------------
 
 
