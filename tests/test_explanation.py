@@ -60,7 +60,7 @@ def test_items_are_cut_with_everything_that_belongs_to_them():
     for index in (2, -3, 10**9):
         with pytest.raises(IndexError):
             why[index]
-    for index in (slice(0, 1), "0", 0.0, None, [0], (0, 1)):
+    for index in ("0", 0.0, None, (0, 1)):
         with pytest.raises(InputError, match="indexed by item, 0 to 1"):
             why[index]
 
@@ -345,3 +345,29 @@ def test_red_is_for_and_blue_against():
     assert laid[0, 0] > laid[0, 2] + 50
     assert laid[1, 2] > laid[1, 0] + 50
     assert laid[2, 3] == 0
+
+
+def test_some_items_by_a_slice_numbers_or_a_mask():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4))
+    why = aw.shapley(lambda rows: rows @ [1.0, 2.0, 3.0, 4.0], X, background=X[:5])
+    for chosen, items in ((slice(3, 9, 2), [3, 5, 7]), ([4, -1], [4, 29]), (np.arange(30) > 27, [28, 29])):
+        some = why[chosen]
+        assert len(some) == len(items)
+        for one, i in zip(some, items, strict=True):
+            assert one == why[i]
+    with pytest.raises(InputError, match="none of its 30"):
+        why[:0]
+    with pytest.raises(InputError, match="none of its 30"):
+        why[[]]
+    with pytest.raises(IndexError):
+        why[[30]]
+
+
+def test_many_rows_of_numbers_are_read_when_they_are_asked_for():
+    X = np.random.default_rng(0).normal(size=(1200, 3))
+    X[7, 1] = np.nan
+    why = aw.occlusion(lambda rows: np.nan_to_num(rows).sum(1), X, baseline=0.0)
+    few = aw.occlusion(lambda rows: np.nan_to_num(rows).sum(1), X[:8], baseline=0.0)
+    assert [why.held(i) for i in range(8)] == [few.held(i) for i in range(8)]
+    assert few.held(7)[1] == "missing"

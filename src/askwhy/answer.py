@@ -19,6 +19,8 @@ from askwhy.reading import Shown
 from askwhy.score import Score
 from askwhy.tables import as_numbers, kinds_of
 
+MANY = 1000  # rows whose cells are worth so many words
+
 
 def answer(
     score: Score,
@@ -68,20 +70,11 @@ def data_of(items: Items, components: list[Components] | None, values: np.ndarra
     return tuple(tuple(", ".join(map(in_words_of, row[c.labels == k][:3])) for k in range(len(c))) for row, c in zip(rows, components, strict=True))
 
 
-def words_of(rows: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    """Every cell of a table; of many rows column by column, since there may be a million."""
-    if len(rows) < 20:
-        return tuple(tuple(map(in_words_of, row)) for row in rows)
-    return tuple(zip(*map(column_in_words, rows.T), strict=True))
-
-
-def column_in_words(column: np.ndarray) -> list[str]:
-    if column.dtype.kind != "f":
-        return [in_words_of(value) for value in column.tolist()]
-    found = [f"{value:.6g}" for value in column.tolist()]
-    for k in np.flatnonzero(np.isnan(column)):
-        found[k] = "missing"
-    return found
+def words_of(rows: np.ndarray) -> tuple[tuple[str, ...], ...] | None:
+    """Every cell of a table; nothing for many rows of numbers alone, which `why.held` reads from `why.numbers`."""
+    if len(rows) > MANY and rows.dtype.kind in "fiu":
+        return None
+    return tuple(tuple(map(in_words_of, row)) for row in rows)
 
 
 def numbers_of(items: Items) -> np.ndarray:

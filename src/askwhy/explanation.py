@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ class Explanation:
     residual: np.ndarray | None = None
     std_error: np.ndarray | None = None
     components: tuple[tuple[str, ...], ...] | None = None
-    data: tuple[tuple[str, ...], ...] | None = None  # what a table holds in each component, in words
+    data: tuple[tuple[str, ...], ...] | None = None  # what a table holds in each component, in words; held(i) reads many rows of numbers
     regions: np.ndarray | None = None  # int [n, h, w]: the component of each pixel, for values [n, d] of pictures
     readings: tuple[Reading, ...] = ()  # the texts whose tokens the components are
     inputs: tuple[Shown, ...] = ()  # of a model of several: `why[name]` explains one; here their values lie side by side, [n, d]
@@ -62,12 +62,17 @@ class Explanation:
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int | str) -> Explanation:
-        """One item, still with its leading axis of length 1, or one of several inputs by its name; the cost is that of the whole call."""
+    def __getitem__(self, index: int | str | slice | Sequence[int] | np.ndarray) -> Explanation:
+        """One item, still with its leading axis of length 1; some, by a slice, numbers or a mask; one of several inputs or outputs by its name.
+
+        The cost is that of the whole call.
+        """
+        if isinstance(index, (slice, list, np.ndarray)):
+            return self._items(np.arange(len(self))[np.asarray(index, int) if isinstance(index, list) and not index else index])
         if isinstance(index, str) and (self.inputs or self.outputs):
             return self._input(index) if self.inputs else self._output(index)
         if not isinstance(index, (int, np.integer)):
-            raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}.")
+            raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}, a slice, a list of items or a mask.")
         i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
         cut = {f.name: _cut(getattr(self, f.name), i) for f in fields(self) if f.name in PER_ITEM}
         d = len(cut["components"][0]) if cut["components"] else None
@@ -78,6 +83,14 @@ class Explanation:
             cut["std_error"] = None if cut["std_error"] is None else cut["std_error"][:, :d]
         details = {k: _cut(v, i) if isinstance(v, tuple) and len(v) == len(self) else v for k, v in self.details.items()}
         inputs = tuple(replace(one, readings=one.readings[i : i + 1], pictures=one.pictures[i : i + 1]) for one in self.inputs)
+        return replace(self, **cut, details=details, inputs=inputs)
+
+    def _items(self, chosen: np.ndarray) -> Explanation:
+        if not len(chosen):
+            raise InputError(f"why[...] chooses none of its {len(self)} items.")
+        cut = {f.name: _pick(getattr(self, f.name), chosen) for f in fields(self) if f.name in PER_ITEM}
+        details = {k: _pick(v, chosen) if isinstance(v, tuple) and len(v) == len(self) else v for k, v in self.details.items()}
+        inputs = tuple(replace(one, readings=_pick(one.readings, chosen), pictures=_pick(one.pictures, chosen)) for one in self.inputs)
         return replace(self, **cut, details=details, inputs=inputs)
 
     def _input(self, name: str) -> Explanation:
@@ -175,6 +188,14 @@ class Explanation:
         left, top, right, bottom = (0.0, 0.0, float(width), float(height)) if frame is None else frame[:4]
         sx, sy = (right - left) / shape[1], (bottom - top) / shape[0]
         return [left + x0 * sx, top + y0 * sy, left + x1 * sx, top + y1 * sy]
+
+    def held(self, i: int = 0) -> tuple[str, ...] | None:
+        """What a table holds in each component of item i, in words; None where this is not known."""
+        if self.data is not None:
+            return self.data[i] if self.data else None
+        if self.numbers is None or self.components is None or self.numbers.shape[1] != len(self.components[i]):
+            return None
+        return tuple("missing" if number != number else f"{number:.6g}" for number in self.numbers[i])
 
     def question(self, i: int = 0) -> str:
         """ "tiger cat", or "tiger cat rather than lynx"."""
@@ -287,6 +308,12 @@ def _pairs(names: tuple[str, ...], values: np.ndarray) -> tuple[tuple[str, ...],
     first, second = np.triu_indices(len(names), 1)
     named = tuple(f"{names[a]} x {names[b]}" for a, b in zip(first, second, strict=True))
     return (*named, *names), np.concatenate([2 * values[first, second], np.diag(values)[: len(names)]])
+
+
+def _pick(value: Any, chosen: np.ndarray) -> Any:
+    if value is None or len(value) == 0:
+        return value
+    return value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
 
 
 def _cut(value: Any, i: int) -> Any:

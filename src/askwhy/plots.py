@@ -223,7 +223,8 @@ def names_of(why: Any, i: int) -> tuple[str, ...]:
     names = why.components[i]
     if "rule" in why.details:
         return names  # type: ignore[no-any-return]
-    return tuple(f"{name} = {value}" if value else name for name, value in zip(names, why.data[i], strict=True)) if why.data else names
+    held = why.held(i)
+    return names if held is None else tuple(f"{name} = {value}" if value else name for name, value in zip(names, held, strict=True))
 
 
 def error_of(why: Any, i: int) -> Any:

@@ -134,7 +134,7 @@ def explanation_numbers(why: Explanation) -> dict[str, Any]:
     error = None if why.std_error is None else [None if v != v else v for v in why.std_error[0].ravel().tolist()]
     return {
         "method": why.method, "target": why.target[0], "versus": why.versus[0] if why.versus else None, **numbers, "std_error": error,
-        "components": why.components[0] if why.components else None, "holds": why.data[0] if why.data else None, "top": why.top(5),
+        "components": why.components[0] if why.components else None, "holds": why.held(), "top": why.top(5),
         "details": dict(why.details), "params": dict(why.params), "model_calls": why.model_calls, "seconds": why.seconds, "seed": why.seed,
         "versions": dict(why.versions),
     }  # fmt: skip
@@ -171,7 +171,7 @@ def lines_of(why: Explanation) -> list[tuple[Any, ...]]:
     """Of one item. Nothing stands where nothing is known."""
     names, values = why._parts()
     plain = why.values.ndim == 2 and len(names) == why.values.shape[1]
-    held = why.data[0] if plain and why.data else [""] * len(names)
+    held = (why.held() if plain else None) or [""] * len(names)
     errors = (
         [None if error != error else error for error in why.std_error[0].tolist()] if plain and why.std_error is not None else [None] * len(names)
     )

@@ -141,7 +141,7 @@ def under(why: Explanation) -> str | None:
 
 def drawn(why: Explanation) -> str:
     """The usual picture of values that have no place in a photo; the card has its title already."""
-    sums = why.residual is not None and why.base_value is not None and why.data is not None
+    sums = why.residual is not None and why.base_value is not None and why.held() is not None
     how = "waterfall" if sums and usual(why, 0) == "bars" else "auto"
     axes = why.plot(how=how)
     axes.set_title("")

@@ -21,6 +21,7 @@ from askwhy.models.function import frame_maker
 from askwhy.models.trees import common
 from askwhy.models.trees.common import starts, two_dimensional
 
+FEW = 200  # rows that the trees of a forest answer sooner one after another than in threads
 MEANINGS = {  # by what scikit-learn's boosting calls its link
     "HalfLogitLink": ("half the log odds", common.OTHER[1]),  # AdaBoost's exponential loss
     "IdentityLink": common.OWN,
@@ -148,12 +149,19 @@ def of_trees(model: Any) -> Forest:
     kept = slice(1, 2) if classes == 2 else slice(None)  # of two classes the second says all
     trees = [tree_of(one.tree_, (one.tree_.value[:, 0, :] / len(members))[:, kept]) for one in members]
     ask = model.predict_proba if classes else model.predict
+
+    def raw(rows: Any) -> np.ndarray:
+        if single or len(rows) > FEW:
+            return two_dimensional(ask(rows))[:, kept]
+        x = check(rows)  # the threads of a forest take longer to start than a few rows to answer
+        return np.sum([one.tree_.predict(x).reshape(len(x), -1) for one in members], 0)[:, kept] / len(members)
+
     return forest(
         model,
         trees,
         base=np.zeros(trees[0].value.shape[1]),
         prepare=asking(model, check),
-        raw=asking(model, lambda rows: two_dimensional(ask(rows))[:, kept]),
+        raw=asking(model, raw),
         unit="probability" if classes else common.OWN[0],
         whole=1.0 if classes == 2 else None,
     )
