@@ -15,7 +15,7 @@ from askwhy.compiled.options import KERNEL, LEAN
 from askwhy.compiled.quadrature import CATEGORICAL, MISSING_LEFT, belongs
 
 ROWS = 64  # that walk through a tree side by side
-LONGEST = 10  # features of a path
+LONGEST = 12  # features of a path
 
 
 @njit(**LEAN)

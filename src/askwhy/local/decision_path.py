@@ -65,6 +65,7 @@ def decision_path(model: Any, x: Any, target: Any = None, *, versus: Any = None,
         base_value=base,
         residual=gap / np.maximum(np.abs(score.prediction - base), 1e-12),
         components=[features().make(score.items, i) for i in range(len(score))],
+        unit=tree.unit,
         details={"path": tuple(said), "note": "; ".join(said[:3]) + (f"; and {len(said) - 3} more paths" if len(said) > 3 else "")},
     )
 
