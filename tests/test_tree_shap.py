@@ -517,3 +517,18 @@ def test_a_long_summary_stops(cancer: Any) -> None:
     said = aw.tree_shap(cancer, DATA["breast_cancer"][0]).summary()
     assert "559 more items" in said
     assert len(said.splitlines()) == 12
+
+
+def test_forces_as_svg(people: tuple[Any, aw.Explanation], cancer: Any) -> None:
+    import xml.etree.ElementTree as tree
+
+    for text in (people[1].to_svg(), people[1].to_svg(3), people[1][:40].to_svg(order="prediction")):
+        root = tree.fromstring(text)
+        assert root.tag.endswith("svg")
+        assert "script" not in text
+        assert "log odds" in text
+    assert "工资" in people[1].to_svg()
+    with pytest.raises(InputError, match="target="):
+        aw.tree_shap(cancer, DATA["breast_cancer"][0]).to_svg()
+    with pytest.raises(InputError, match="sum"):
+        aw.occlusion(lambda rows: rows.sum(1), np.ones((2, 3)), baseline=0.0).to_svg(0)

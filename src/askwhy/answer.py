@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from askwhy.components import Components
-from askwhy.explanation import Explanation, in_words
+from askwhy.explanation import Explanation
 from askwhy.models.arguments import Part
 from askwhy.models.base import CATEGORICAL, Items, is_missing, to_numpy
-from askwhy.reading import Shown
+from askwhy.reading import Shown, in_words
 from askwhy.score import Score
 from askwhy.tables import as_numbers, kinds_of
 

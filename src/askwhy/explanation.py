@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.errors import FileError, InputError, UnsupportedError, near
-from askwhy.reading import Reading, Shown, only_padding_left, whole, without_padding
+from askwhy.reading import Reading, Shown, in_words
 from askwhy.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
@@ -74,16 +74,16 @@ class Explanation:
         if not isinstance(index, (int, np.integer)):
             raise InputError(f"why[{index!r}]: an Explanation is indexed by item, 0 to {len(self) - 1}, a slice, a list of items or a mask.")
         i = range(len(self))[index]  # raises IndexError, and counts -1 from the end
-        cut = {f.name: _cut(getattr(self, f.name), i) for f in fields(self) if f.name in PER_ITEM}
-        d = len(cut["components"][0]) if cut["components"] else None
-        if d is not None and self.values.ndim == 3 and not self.outputs:
-            cut["values"] = cut["values"][:, :d, :d]
-        if d is not None and self.values.ndim == 2:
-            cut["values"] = cut["values"][:, :d]
-            cut["std_error"] = None if cut["std_error"] is None else cut["std_error"][:, :d]
-        details = {k: _cut(v, i) if isinstance(v, tuple) and len(v) == len(self) else v for k, v in self.details.items()}
-        inputs = tuple(replace(one, readings=one.readings[i : i + 1], pictures=one.pictures[i : i + 1]) for one in self.inputs)
-        return replace(self, **cut, details=details, inputs=inputs)
+        return self._items(np.array([i]))._without_padding()
+
+    def _without_padding(self) -> Explanation:
+        """One item with as many values as it has components."""
+        if not self.components or self.values.ndim not in (2, 3):
+            return self
+        d = len(self.components[0])
+        if self.values.ndim == 3:
+            return self if self.outputs else replace(self, values=self.values[:, :d, :d])
+        return replace(self, values=self.values[:, :d], std_error=None if self.std_error is None else self.std_error[:, :d])
 
     def _items(self, chosen: np.ndarray) -> Explanation:
         if not len(chosen):
@@ -247,6 +247,16 @@ class Explanation:
 
         return draw(self, ax, i, how, options)
 
+    def to_svg(self, i: int | None = None, *, order: str = "auto") -> str:
+        """The force picture as one SVG that needs no script: of row i, or of all rows of a table side by side.
+
+        order: "similarity", "prediction", "given", or "auto" (similarity up to 2,000 rows). Raises InputError where the values sum
+        to no score. Example: `Path("forces.svg").write_text(why.to_svg(), "utf-8")`.
+        """
+        from askwhy.plots import forces
+
+        return forces(self, i, order)
+
     def _repr_html_(self) -> str:
         from askwhy.show import as_data_uri
 
@@ -294,15 +304,6 @@ PER_ITEM = {
 }
 
 
-def in_words(why: Explanation, readings: tuple[Reading, ...]) -> Explanation:
-    """Values [n, places] of tokens, named by them, and without the padding that has none."""
-    if not only_padding_left(why.values, readings):
-        readings = tuple(whole(r, why.values.shape[1]) for r in readings)
-    error = None if why.std_error is None else without_padding(why.std_error, readings)
-    names = tuple(r.tokens for r in readings)
-    return replace(why, values=without_padding(why.values, readings), std_error=error, components=names, readings=readings)
-
-
 def _pairs(names: tuple[str, ...], values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """What each pair adds together (both halves), then what each component adds alone."""
     first, second = np.triu_indices(len(names), 1)
@@ -314,10 +315,6 @@ def _pick(value: Any, chosen: np.ndarray) -> Any:
     if value is None or len(value) == 0:
         return value
     return value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
-
-
-def _cut(value: Any, i: int) -> Any:
-    return value if value is None or len(value) == 0 else value[i : i + 1]
 
 
 def _same(a: Any, b: Any) -> bool:

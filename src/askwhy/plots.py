@@ -148,9 +148,25 @@ def as_interactions(why: Any, words: dict[str, Any], most: int = 12) -> Axes:
 
 def as_decision(why: Any, words: dict[str, Any], highlight: Sequence[int] = (), most: int = 15) -> Axes:
     values = alone(why, "decision")
+    return show.decision(values, columns_of(why), base_of(why, "decision"), **words, highlight=highlight, most=most)
+
+
+def forces(why: Any, i: int | None, order: str) -> str:
+    """The force picture as SVG: of item i, or of all rows side by side."""
+    if i is not None:
+        one = why[i]
+        values, base = alone(one, "force")[0], base_of(one, "force")
+        return show.force_svg(values, names_of(one, 0), base, base + float(values.sum()), title=f"{why.method}: {one.question()}", unit=why.unit)
+    values, base = alone(why, "force"), base_of(why, "force")
+    title = f"{why.method}: {question_of_all(why)}"
+    return show.force_rows_svg(values, columns_of(why), base, features=cells_of(why), order=order, title=title, unit=why.unit)
+
+
+def base_of(why: Any, how: str) -> float:
+    """The base value that all rows share. Raises InputError."""
     if why.residual is None or why.base_value is None or np.ptp(why.base_value) > 1e-9 * max(1.0, float(np.abs(why.base_value).max())):
-        raise InputError(f"how='decision' needs values that sum from one base value to the score; {why.method} has not these.")
-    return show.decision(values, columns_of(why), float(why.base_value[0]), **words, highlight=highlight, most=most)
+        raise InputError(f"how={how!r} needs values that sum from one base value to the score; {why.method} has not these.")
+    return float(why.base_value[0])
 
 
 ROWS: dict[str, Callable[..., Any]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -86,3 +87,12 @@ def segments(reading: Reading, values: np.ndarray) -> list[Segment]:
             found.append(Segment(reading.text[start:end], value))
         at = max(at, end)
     return [*found, Segment(reading.text[at:], None)] if at < len(reading.text) else found
+
+
+def in_words(why: Any, readings: tuple[Reading, ...]) -> Any:
+    """Values [n, places] of tokens, named by them, and without the padding that has none."""
+    if not only_padding_left(why.values, readings):
+        readings = tuple(whole(r, why.values.shape[1]) for r in readings)
+    error = None if why.std_error is None else without_padding(why.std_error, readings)
+    names = tuple(r.tokens for r in readings)
+    return replace(why, values=without_padding(why.values, readings), std_error=error, components=names, readings=readings)
