@@ -89,10 +89,10 @@ class Importance:
 
     def plot(self, ax: Axes | None = None, most: int = 15) -> Axes:
         """Bars with 95 % error bars, the most important on top. Returns the axes and never shows them."""
-        from askwhy.show import bars
+        from askwhy import show
 
         title = f"{TITLES[self.method]}{f': {self.target}' if self.target else ''}"
-        return bars(self.values, self.names, self.std_error, ax, title=title, most=most, unit=self.unit)
+        return show.importance(self.values, self.names, ax, error=self.std_error, title=title, most=most, unit=self.unit)
 
     def _repr_html_(self) -> str:
         from html import escape
