@@ -154,7 +154,9 @@ class Eight(nn.Module):
 
 
 COMPOSITES = ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "alpha2-beta1-flat", "gamma(0.3)")
-EVERY = [(m.name, quick(m.name)) for m in aw.methods() if m.name != "anchors" and "image" in m.inputs] + [("lrp", {"rule": rule}) for rule in COMPOSITES]
+EVERY = [(m.name, quick(m.name)) for m in aw.methods() if m.name != "anchors" and "image" in m.inputs] + [
+    ("lrp", {"rule": rule}) for rule in COMPOSITES
+]
 EVERY += [("deep_lift", {"baseline": 0.3}), ("deep_lift", {"baseline": 0.3, "rule": "reveal-cancel"})]
 WORDS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(7)).double()
 ITEM = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
