@@ -532,3 +532,20 @@ def test_forces_as_svg(people: tuple[Any, aw.Explanation], cancer: Any) -> None:
         aw.tree_shap(cancer, DATA["breast_cancer"][0]).to_svg()
     with pytest.raises(InputError, match="sum"):
         aw.occlusion(lambda rows: rows.sum(1), np.ones((2, 3)), baseline=0.0).to_svg(0)
+
+
+def test_scales_that_have_no_meaning_are_refused(cancer: Any) -> None:
+    X, y = DATA["breast_cancer"]
+    with pytest.raises(InputError, match="versus="):
+        aw.tree_shap(cancer, X[:2], versus=0, background=X[:5], output="log_loss", y=y[:2])
+    each = lightgbm.LGBMClassifier(n_estimators=3, objective="multiclassova", verbose=-1).fit(*DATA["iris"])
+    rows = DATA["iris"][0]
+    with pytest.raises(InputError, match="versus="):
+        aw.tree_shap(each, rows[:2], 0, versus=1, background=rows[:9], output="probability")
+    with pytest.raises(UnsupportedError, match="log odds of its own"):
+        aw.tree_shap(each, rows[:2], background=rows[:9], output="log_loss", y=[0, 1])
+    one = aw.tree_shap(each, rows[:2], 0, background=rows[:9], output="probability")
+    np.testing.assert_allclose(one.values.sum(1) + one.base_value, one.prediction, rtol=1e-9)
+    gap = aw.tree_shap(aw.wrap(cancer), X[:2], 1, versus=0, background=X[:5], output="probability")
+    chance = cancer.predict_proba(X[:2])
+    np.testing.assert_allclose(gap.prediction, chance[:, 1] - chance[:, 0], rtol=1e-4)

@@ -39,8 +39,13 @@ def scale_of(score: Score, forest: Forest, output: str, y: Any, background: Any)
         )
     if background is None and not (output == "probability" and forest.unit == "probability"):
         raise InputError(f"output={output!r} needs rows as background=, since the shares in the trees are shares of the raw score.")
+    alone = forest.whole is None and forest.unit != "probability"  # classes with log odds of their own, which exclude nothing
+    if score.versus is not None and (output == "log_loss" or alone):
+        raise InputError(f"versus= and output={output!r} do not go together here; explain one class, or the raw scores.")
     if output == "probability":
         return of_probability(forest)
+    if alone:
+        raise UnsupportedError("output='log_loss' needs classes that exclude each other, and each class of this model has log odds of its own.")
     return of_log_loss(score, forest, y)
 
 
