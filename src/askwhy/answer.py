@@ -86,8 +86,9 @@ def numbers_of(items: Items) -> np.ndarray:
 
 def as_codes(column: np.ndarray) -> np.ndarray:
     """The place of each value among the column's levels, NaN for a missing one."""
-    levels = sorted({str(value) for value in column if not is_missing(value)})
-    return np.array([np.nan if is_missing(value) else levels.index(str(value)) for value in column], np.float64)
+    words = [None if is_missing(value) else str(value) for value in column.tolist()]
+    places = {level: k for k, level in enumerate(sorted({word for word in words if word is not None}))}
+    return np.array([np.nan if word is None else places[word] for word in words], np.float64)
 
 
 def in_words_of(value: Any) -> str:
