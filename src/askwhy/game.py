@@ -226,6 +226,12 @@ def progress_of(progress: bool | Progress | None, text: str) -> Iterator[Progres
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def counted(tick: Progress | None, done: int, total: int) -> None:
+    """Report rows; a callback that answers False stops. Raises Cancelled."""
+    if tick is not None and tick(done, total) is False:
+        raise Cancelled(f"stopped after {done} of {total} rows.")
+
+
 def over_items(tick: Progress | None, n: int) -> list[Progress | None]:
     """One callback for each of n items, so that the whole is counted: item i of n reports (i * total + done, n * total)."""
     if tick is None:

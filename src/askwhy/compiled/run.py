@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -14,20 +13,19 @@ from askwhy.compiled.pairs import pair_values, shares
 from askwhy.compiled.patterns import LONGEST, fill, gather_all, units
 from askwhy.compiled.program import Program, quadrature
 from askwhy.compiled.quadrature import STRIDE, path_values
-from askwhy.errors import Cancelled
+from askwhy.game import Progress, counted
 
 PORTION = 8 * STRIDE  # rows for which a tree's constants stay in the fast memory
 TABLES = 2**22  # numbers in the tables of patterns that are kept at a time: 32 MB
 PAIR, ENTRY, LOOK = 150.0, 2.0, 1.5  # nanoseconds of a pair of rows in a tree, of an entry of a table and point, of a bit of a row's pattern
 Work = Callable[[int, int], None]
-Tick = Callable[[int, int], Any]  # (done, total); returning False stops
 
 
 def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(work: Work, n: int, portion: int, tick: Tick | None = None) -> None:
+def side_by_side(work: Work, n: int, portion: int, tick: Progress | None = None) -> None:
     """work(start, stop) for portions of n, on all processors; the kernels hold no lock. Plain threads, which survive a fork and can be stopped."""
     portions = [(start, min(start + portion, n)) for start in range(0, n, portion)]
     if len(portions) == 1 or processors() == 1:
@@ -46,11 +44,6 @@ def side_by_side(work: Work, n: int, portion: int, tick: Tick | None = None) -> 
             raise
 
 
-def counted(tick: Tick | None, done: int, total: int) -> None:
-    if tick is not None and tick(done, total) is False:
-        raise Cancelled(f"stopped after {done} of {total}.")
-
-
 def even(n: int, most: int, unit: int) -> int:
     """The size of portions of n, at most `most`, that keep all processors busy; a multiple of `unit`."""
     rounds = -(-n // (most * processors()))
@@ -64,7 +57,7 @@ def own_trees(program: Program, output: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(program.output == output), program.leaf[0]
 
 
-def path_dependent(program: Program, output: int, X: np.ndarray, interactions: bool, tick: Tick | None = None) -> np.ndarray:
+def path_dependent(program: Program, output: int, X: np.ndarray, interactions: bool, tick: Progress | None = None) -> np.ndarray:
     """[n, d] or [n, d, d]: values of one raw score, from the covers of the training data."""
     trees, leaf = own_trees(program, output)
     nodes, weights = quadrature()
@@ -92,7 +85,7 @@ def layout(n: int, d: int, interactions: bool) -> tuple[int, int]:
 
 
 def interventional(
-    program: Program, output: int, X: np.ndarray, Z: np.ndarray, weights: np.ndarray, interactions: bool, tick: Tick | None = None
+    program: Program, output: int, X: np.ndarray, Z: np.ndarray, weights: np.ndarray, interactions: bool, tick: Progress | None = None
 ) -> np.ndarray:
     """[n, d] or [n, d, d]: values of one raw score against background rows Z [m, d]; weights [m], or [n, m] for the pairs."""
     trees, leaf = own_trees(program, output)
@@ -132,7 +125,7 @@ def sizes(program: Program, trees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_tables(
-    program: Program, leaf: np.ndarray, trees: np.ndarray, X: np.ndarray, Z: np.ndarray, weights: np.ndarray, out: np.ndarray, tick: Tick | None
+    program: Program, leaf: np.ndarray, trees: np.ndarray, X: np.ndarray, Z: np.ndarray, weights: np.ndarray, out: np.ndarray, tick: Progress | None
 ) -> None:
     """Groups of trees whose tables fit into the memory: fill them, then look every row up."""
     nodes, parts = quadrature()
@@ -174,7 +167,7 @@ def groups(size: Sequence[int] | np.ndarray) -> Iterator[slice]:
 
 def by_pairs(
     program: Program, leaf: np.ndarray, trees: np.ndarray, X: np.ndarray, Z: np.ndarray, weights: np.ndarray, out: np.ndarray, both: np.ndarray,
-    tick: Tick | None,
+    tick: Progress | None,
 ) -> None:  # fmt: skip
     """Every row with every background row."""
     share = shares(program.depth)

@@ -11,8 +11,8 @@ from askwhy.answer import answer
 from askwhy.components import features
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
-from askwhy.game import Progress, progress_of
-from askwhy.local.linear import counted, source_of
+from askwhy.game import Progress, counted, progress_of
+from askwhy.local.linear import source_of
 from askwhy.models.forest import LEAF, Forest, check_forest, read_forest
 from askwhy.models.function import FunctionModel
 from askwhy.registry import method

@@ -11,9 +11,9 @@ import numpy as np
 from askwhy.absence import absent
 from askwhy.answer import answer
 from askwhy.components import features, undivided
-from askwhy.errors import Cancelled, InputError, ModelError, UnsupportedError
+from askwhy.errors import InputError, ModelError, UnsupportedError
 from askwhy.explanation import Explanation
-from askwhy.game import Progress, progress_of, weights_of
+from askwhy.game import Progress, counted, progress_of, weights_of
 from askwhy.models import Model, wrap
 from askwhy.models.base import Items
 from askwhy.registry import method
@@ -79,11 +79,6 @@ def linear_model(model: Any, source: Any) -> Model:
     """The same question to the linear score."""
     given = {name: getattr(model, name) for name in ("labels", "transform")} if isinstance(model, Model) else {}
     return wrap(source, output="logits" if hasattr(source, "decision_function") else None, **given)
-
-
-def counted(tick: Progress | None, done: int, total: int) -> None:
-    if tick is not None and tick(done, total) is False:
-        raise Cancelled(f"stopped after {done} of {total} rows.")
 
 
 def check_question(score: Score, line: Line) -> None:
