@@ -13,7 +13,7 @@ import numpy as np
 from askwhy._memory import resident
 from askwhy.components import Components
 from askwhy.errors import Cancelled, InputError, ModelError
-from askwhy.models.base import is_out_of_memory
+from askwhy.models.base import Model, is_out_of_memory
 from askwhy.score import Score, too_large
 from askwhy.tables import Background
 
@@ -57,20 +57,24 @@ class BatchSize:
 
 
 def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> BatchSize:
-    """The measured batch size of this model, engine and input shape (it lives on the wrapped model), or a fixed one."""
+    """The measured batch size of this question's model, engine and input shape, or a fixed one."""
+    return batch_size_of(score.model, score.items.batch, wanted, engine)
+
+
+def batch_size_of(model: Model, batch: Any, wanted: int | str, engine: Any = "forward") -> BatchSize:
+    """The same for inputs like these; what was measured lives on the wrapped model. Raises InputError."""
     if wanted != "auto":
         if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
             raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
         return BatchSize(int(wanted), int(wanted), fixed=True)
-    batch = score.items.batch
     each = max(int(batch[:1].nbytes), 1)
     on_gpu = getattr(getattr(batch, "device", None), "type", "cpu") != "cpu"
-    per_call = "gradients" not in score.model.offers or on_gpu  # each call costs much, whatever its size
+    per_call = "gradients" not in model.offers or on_gpu  # each call costs much, whatever its size
     start = int(np.clip((2**24 if per_call else 2**20) // each, 4, 1024))
     key = ("batch size", tuple(batch.shape[1:]), engine)
     keeps = str(engine).endswith("backward")  # a pass that keeps its activations: trying a size costs the memory of that size
     start, patience = (max(start, 8), 1) if keeps else (start, 2)
-    return score.model.memory.setdefault(key, BatchSize(start, max(LARGEST_CHUNK // each, start), patience=patience))
+    return model.memory.setdefault(key, BatchSize(start, max(LARGEST_CHUNK // each, start), patience=patience))
 
 
 def in_chunks(n: int, work: Callable[[int, int], np.ndarray], size: BatchSize, tick: Progress | None) -> np.ndarray:

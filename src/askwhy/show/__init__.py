@@ -15,6 +15,7 @@ from askwhy.show.regions import regions
 from askwhy.show.rule import card_of
 from askwhy.show.table_html import sorter, table_html
 from askwhy.show.text import text
+from askwhy.show.tiles import tiles
 from askwhy.show.waterfall import waterfall
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "strongest_partner",
     "table_html",
     "text",
+    "tiles",
     "waterfall",
 ]
