@@ -32,8 +32,12 @@ if TYPE_CHECKING:
     from askwhy.local.tree import tree_shap
     from askwhy.models import wrap
     from askwhy.models.remote import remote
+    from askwhy.overall import regularizers
     from askwhy.overall.effects import Effect, effect
     from askwhy.overall.importance import Importance, importance, mean_importance
+    from askwhy.overall.maximize import activation_maximization
+    from askwhy.overall.objectives import aim, energy
+    from askwhy.overall.portrait import Portrait
     from askwhy.registry import methods
     from askwhy.tables import background
     from askwhy.targets import concept, neuron
@@ -50,6 +54,9 @@ _HOME = {
     "askwhy.models.remote": ("remote",),
     "askwhy.overall.effects": ("Effect", "effect"),
     "askwhy.overall.importance": ("Importance", "importance", "mean_importance"),
+    "askwhy.overall.maximize": ("activation_maximization",),
+    "askwhy.overall.objectives": ("aim", "energy"),
+    "askwhy.overall.portrait": ("Portrait",),
     "askwhy.registry": ("methods",),
     "askwhy.tables": ("background",),
     "askwhy.targets": ("concept", "neuron"),
@@ -58,10 +65,66 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Effect", "Explanation", "Importance", "ablation", "anchors", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "decision_path", "deconvnet", "deep_lift", "effect", "errors", "expected_gradients", "explain",
-    "features", "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam",
-    "importance", "input_x_gradient", "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "linear_effects", "lrp", "mean_importance", "methods", "neuron", "occlusion", "patches", "pixels",
-    "remote", "rise", "saliency", "score_cam", "sentences", "shapley", "shapley_interactions", "show", "smooth", "smooth_grad", "superpixels", "tree_shap", "words", "wrap", "zoo",
+    "Effect",
+    "Explanation",
+    "Importance",
+    "Portrait",
+    "ablation",
+    "activation_maximization",
+    "aim",
+    "anchors",
+    "background",
+    "cam",
+    "characters",
+    "compare",
+    "concept",
+    "counterfactual_cam",
+    "decision_path",
+    "deconvnet",
+    "deep_lift",
+    "effect",
+    "energy",
+    "errors",
+    "expected_gradients",
+    "explain",
+    "features",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient",
+    "guided_backprop",
+    "guided_grad_cam",
+    "hires_cam",
+    "importance",
+    "input_x_gradient",
+    "integrated_gradients",
+    "layer_cam",
+    "lime",
+    "lime_pick",
+    "lime_widths",
+    "linear_effects",
+    "lrp",
+    "mean_importance",
+    "methods",
+    "neuron",
+    "occlusion",
+    "patches",
+    "pixels",
+    "regularizers",
+    "remote",
+    "rise",
+    "saliency",
+    "score_cam",
+    "sentences",
+    "shapley",
+    "shapley_interactions",
+    "show",
+    "smooth",
+    "smooth_grad",
+    "superpixels",
+    "tree_shap",
+    "words",
+    "wrap",
+    "zoo",
 ]  # fmt: skip
 
 
@@ -71,6 +134,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _find(name: str) -> Any:
+    if name == "regularizers":
+        return importlib.import_module("askwhy.overall.regularizers")
     if name in ("errors", "show", "zoo"):
         return importlib.import_module(f"askwhy.{name}")
     if name in _MODULE_OF:

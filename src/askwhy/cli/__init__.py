@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from askwhy.cli import overall
+from askwhy.cli import dream, overall
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import Cancelled, UnsupportedError
 
@@ -101,6 +101,7 @@ def explain(
 
 app.command()(overall.importance)
 app.command()(overall.effect)
+app.command()(dream.dream)
 
 
 @app.command()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
-from askwhy.errors import FileError, InputError, near
+from askwhy.errors import InputError, near
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,13 +94,9 @@ def check_out(out: Path, as_json: bool) -> None:
     """Before the work. Raises FileError, InputError."""
     if as_json:
         return
-    if out.suffix.lower() not in (*PICTURES, ".npz"):
-        raise InputError(f"--out {out}: give a name that ends in {', '.join(PICTURES)} (a picture) or .npz (to load again).")
-    folder = out.resolve().parent
-    if not folder.is_dir():
-        raise FileError(f"{out} cannot be written: the folder {folder} does not exist.")
-    if not os.access(out if out.exists() else folder, os.W_OK):
-        raise FileError(f"{out} cannot be written: permission denied.")
+    from askwhy.cli.results import check_place
+
+    check_place(out, f"a name that ends in {', '.join(PICTURES)} (a picture) or .npz (to load again)", (*PICTURES, ".npz"))
 
 
 def table_and_truth(data: Path | None, label: str | None) -> tuple[pandas.DataFrame, np.ndarray]:

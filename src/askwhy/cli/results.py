@@ -27,10 +27,15 @@ PAGES, NUMBERS = ("", ".html", ".htm"), (".csv", ".npz", ".parquet")
 
 def check_writable(out: Path) -> None:
     """Before the work and not after it."""
+    check_place(out, "a name that ends in .html (a report), .csv or .parquet (all numbers), or .npz (to load again)", (*PAGES, *NUMBERS))
+
+
+def check_place(out: Path, wanted: str, suffixes: Sequence[str]) -> None:
+    """Whether a file with one of these ends can be written there. Raises FileError, InputError."""
     if out.is_dir():
         raise FileError(f"{out} is a folder; name a file in it, as {out / 'report.html'}.")
-    if out.suffix.lower() not in (*PAGES, *NUMBERS):
-        raise InputError(f"--out {out}: give a name that ends in .html (a report), .csv or .parquet (all numbers), or .npz (to load again).")
+    if out.suffix.lower() not in suffixes:
+        raise InputError(f"--out {out}: give {wanted}.")
     if not out.resolve().parent.is_dir():
         raise FileError(f"{out} cannot be written: the folder {out.resolve().parent} does not exist.")
     if not os.access(out if out.exists() else out.resolve().parent, os.W_OK):

@@ -1,0 +1,257 @@
+"""What does a cat look like to you? The input that raises a target as far as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from askwhy._lazy import lazy
+from askwhy.answer import versions
+from askwhy.errors import AskwhyError, InputError
+from askwhy.game import Progress, over_items, progress_of
+from askwhy.layers import torch_model
+from askwhy.models.base import is_out_of_memory, show_shape, to_numpy
+from askwhy.models.pictures import from_values
+from askwhy.models.torch_module import TorchModel
+from askwhy.overall.ascent import Climb, Search
+from askwhy.overall.canvas import Canvas, canvas_of, placed
+from askwhy.overall.judge import Beside, Verdict, beside, judged
+from askwhy.overall.objectives import Aim, Scale, aims_of, classes_of, layers_in, log_probability, named
+from askwhy.overall.parameters import WAYS, Parameters, latent
+from askwhy.overall.portrait import Portrait, joined
+from askwhy.overall.presets import Preset, preset_of
+from askwhy.overall.regularizers import Regularizer
+from askwhy.score import too_large
+from askwhy.targets import check_layer
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch", "torch")
+
+TOGETHER = 8 * 2**20  # bytes of inputs that are sought together
+PRIOR = 1.0  # weight of |z|^2 / 2, in units of the score
+SCALES: dict[str, Callable[[TorchModel], Scale | None]] = {"raw": lambda model: None, "log_probability": log_probability}
+GENERATED = Preset("raw", "latent", Regularizer(), 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
+
+
+def activation_maximization(
+    model: Any, target: Any, *, versus: Any = None, preset: str = "lucid", score: str | None = None, parameters: str | None = None,
+    regularizer: Regularizer | None = None, steps: int | None = None, rate: float | None = None, copies: int = 1,
+    generator: Any = None, size: int | None = None, prior: float = PRIOR, shape: Any = None, bounds: Any = None, judge: Any = None,
+    images: Any = None, layers: Any = None, seed: int = 0, batch_size: int | str = "auto", progress: bool | Progress | None = None,
+) -> Portrait:  # fmt: skip
+    """What does a cat look like to you: x* = argmax_x S(x) + R(x), by gradient ascent from noise. A list of targets gives one portrait each.
+
+    target: class, `neuron`, `concept`, `energy(layer)`, a function of the output, sums of `aim`s; versus is subtracted.
+    preset: "naive", "lecture", "yosinski", "lucid", "maco": score ("raw", or "log_probability" of classes), parameters
+    ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), steps and rate (of Adam), any of which may
+    be replaced. copies of each target: see `regularizers.diversity`. generator: G, a `Generator` or a function z [n, size]
+    -> inputs: z* = argmax S(G(z)) - prior |z|^2 / 2, x* = G(z*). shape, bounds: of an input, and its black and white,
+    where no transform tells. judge: another model, which says whether it sees the class. images: real ones, to compare
+    the way through `layers`. Ctrl-C keeps the best so far. Raises TargetError, InputError, LayerError, ModelError.
+    Example: `askwhy.activation_maximization(model, ["tiger cat", "lynx"], judge=other).plot()`.
+    """
+    began = time.perf_counter()
+    wrapped, how = torch_model(model), chosen(preset, score, parameters, regularizer, steps, rate, generator)
+    aims = aims_of(wrapped, target, versus)
+    check_whole(copies=copies, seed=seed)
+    search = asked(wrapped, aims, how, copies, seed, made_by(wrapped, how, generator, size, prior, shape, bounds, images))
+    climbs: list[Climb] = []
+    parts: list[dict[str, Any]] = []
+    with progress_of(progress, "activation maximization") as tick:
+        groups = list(in_groups(search, batch_size))
+        for group, count in zip(groups, over_items(tick, len(groups)), strict=True):
+            for climb, found in climbed(group, how, count):
+                climbs.append(climb)
+                parts.append(found)
+            if climbs[-1].stopped:
+                break
+    fields = joined(parts)
+    n = len(fields["values"])
+    x = torch.from_numpy(fields["values"]).to(wrapped.like.device)
+    verdict = None if judge is None else judged(judge, fields["pictures"], x, classes_of(search.aims[:n]), wrapped.labels)
+    real = None if images is None else beside(wrapped, images, x, layers, None)
+    told = {"engine": climbs[-1].engine, "stopped": climbs[-1].stopped, "paper": how.paper, **({} if real is None else {"images": real.count})}
+    return Portrait(
+        **fields, **fields_of(verdict, real), target=tuple(named(wrapped, one) for one in search.aims[:n]),
+        method=preset if generator is None else "generator", params=params_of(how, copies, prior if generator is not None else None), details=told,
+        model_calls=sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
+    )  # fmt: skip
+
+
+# ---- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def chosen(preset: str, score: Any, parameters: Any, regularizer: Any, steps: Any, rate: Any, generator: Any) -> Preset:
+    """The preset with what the user puts in its place. Raises InputError."""
+    how = preset_of(preset) if generator is None else GENERATED
+    if score is not None and score not in SCALES:
+        raise InputError(f"score={score!r}: choose {', '.join(map(repr, SCALES))}.")
+    if parameters is not None and (parameters not in WAYS or generator is not None):
+        remedy = "leave it out: a generator has its own" if generator is not None else f"choose {', '.join(map(repr, WAYS))}"
+        raise InputError(f"parameters={parameters!r}: {remedy}.")
+    if regularizer is not None and not isinstance(regularizer, Regularizer):
+        raise InputError(f"regularizer={regularizer!r}: give a value of askwhy.regularizers, as l1(10) + jitter(8), or regularizers.none.")
+    check_whole(**{"steps": 1 if steps is None else steps})
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf")):
+        raise InputError(f"rate={rate!r}: give a positive number.")
+    given = {"score": score, "parameters": parameters, "regularizer": regularizer, "steps": steps, "rate": rate}
+    how = replace(how, **{name: value for name, value in given.items() if value is not None})
+    if how.parameters != "pixels" and any(part.after for part in how.regularizer.parts):
+        names = " + ".join(part.name for part in how.regularizer.parts if part.after)
+        raise InputError(f"{names}: these change pixels between steps, and parameters={how.parameters!r} has none; use parameters='pixels'.")
+    return how
+
+
+def check_whole(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        least = 0 if name == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """From a leaf to a picture p or an input, and from inputs to what a screen shows."""
+
+    parameters: Parameters
+    inputs: Callable[[torch.Tensor], torch.Tensor]
+    zero: torch.Tensor
+    canvas: Canvas | None
+
+    def seen(self, x: torch.Tensor, p: torch.Tensor) -> tuple[np.ndarray, torch.Tensor | None]:
+        """Pictures uint8 [n, h, w, 3], and the inputs that they are; unknown where no scaling is known."""
+        if self.canvas is None:
+            shown = [from_values(to_numpy(one)) for one in x]
+            if any(one is None for one in shown):
+                raise InputError(f"the generator gives {show_shape(x)}; a portrait needs pictures [n, 1 or 3, height, width].")
+            return np.stack([np.asarray(one) for one in shown]), None
+        seen = self.canvas.seen(p)
+        return seen, self.canvas.inputs(self.canvas.pictures(seen))
+
+
+def made_by(model: TorchModel, how: Preset, generator: Any, size: Any, prior: float, shape: Any, bounds: Any, images: Any) -> Made:
+    """Raises InputError."""
+    if generator is None:
+        if size is not None:
+            raise InputError(f"size={size!r} is the length of a generator's vector z; leave it out, or give generator=.")
+        canvas = canvas_of(model, shape, bounds, images)
+        return Made(WAYS[how.parameters](canvas), canvas.inputs, canvas.zero, canvas)
+    size = getattr(generator, "latent", None) if size is None else size
+    if size is None or not callable(generator):
+        raise InputError("generator= has to be a function z [n, latent] -> inputs [n, c, h, w]; a plain one needs size=, how many numbers z has.")
+    check_whole(size=size)
+    if isinstance(prior, bool) or not isinstance(prior, (int, float)) or not 0 <= prior < float("inf"):
+        raise InputError(f"prior={prior!r}: give the weight of |z|^2 / 2, a number from 0 on.")
+    like = placed(model, np.zeros(1))
+    of_pictures = bool(getattr(generator, "of_pictures", False)) and (model.transform is not None or bounds is not None)
+    known = canvas_of(model, shape, bounds, images) if of_pictures else None
+    return Made(latent(generator, int(size), float(prior), like), known.inputs if known else same, like.new_zeros(()), known)
+
+
+def same(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: int, made: Made) -> Search:
+    """Raises LayerError, InputError."""
+    groups = np.repeat(np.arange(len(aims)), copies)
+    every, seeds = [aims[g] for g in groups], [seed + k for _ in aims for k in range(copies)]
+    within = tuple(part.within(model) for part in how.regularizer.parts if part.within is not None)
+    if copies < 2 and not all(part.alone for part in how.regularizer.parts):
+        raise InputError("regularizers.diversity drives the copies of one target apart, and there is one; give copies=4.")
+    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), within)
+    for layer in [*layers_in(aims), *(layer for one in within for layer in one.layers)]:
+        with model.untouched(), torch.no_grad():
+            x = made.inputs(made.parameters.picture(made.parameters.start(seeds[:1])))
+            check_layer(model.net, layer, lambda x=x: model.forward(x))  # type: ignore[misc]
+    return search
+
+
+def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
+    own = {
+        "score": how.score,
+        "parameters": how.parameters,
+        "regularizer": repr(how.regularizer),
+        "steps": how.steps,
+        "rate": how.rate,
+        "copies": copies,
+    }
+    return own if prior is None else {**own, "prior": prior}
+
+
+# ---- the search -----------------------------------------------------------------------------------------------------
+
+
+def in_groups(search: Search, batch_size: int | str) -> Iterator[Search]:
+    """Some portraits at a time; copies of a target that have to differ stay together. Raises InputError."""
+    n = len(search.aims)
+    together = n if batch_size == "auto" else checked_size(batch_size)
+    if batch_size == "auto":
+        one = search.made.parameters.start(search.seeds[:1])
+        together = max(1, TOGETHER // max(one.nbytes, 1))
+    if not search.apart:
+        copies = int((search.groups == 0).sum())
+        together = max(copies, together - together % copies)
+    for start in range(0, n, together):
+        yield search.part(slice(start, start + together))
+
+
+def checked_size(wanted: Any) -> int:
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
+        raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
+    return int(wanted)
+
+
+def climbed(search: Search, how: Preset, tick: Progress | None) -> list[tuple[Climb, dict[str, Any]]]:
+    """The search and what it found; in halves where it does not fit into memory."""
+    try:
+        climb = search.climb(how.steps, how.rate, tick)
+        return [(climb, found_of(search, climb))]
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, AskwhyError) or not is_out_of_memory(error):
+            raise
+        if len(search.aims) == 1 or not search.apart:
+            raise too_large() from error
+    half = len(search.aims) // 2
+    first = climbed(search.part(slice(half)), how, tick)
+    return first if first[-1][0].stopped else first + climbed(search.part(slice(half, None)), how, tick)
+
+
+def found_of(search: Search, climb: Climb) -> dict[str, Any]:
+    """The fields of these portraits, as the model itself sees them at rest."""
+    made = search.made
+    with search.model.untouched(), torch.no_grad():
+        p = made.parameters.picture(climb.best)
+        x, first = made.inputs(p), made.inputs(made.parameters.picture(climb.start))
+        score = rated(search, x)
+        seen, shown = made.seen(x, p)
+        again = np.full(len(score), np.nan) if shown is None else rated(search, shown)
+    found = {
+        "values": to_numpy(x),
+        "pictures": seen,
+        "score": score,
+        "shown_score": again,
+        "start": rated(search, first),
+        "trace": np.array(climb.trace),
+    }
+    return {**found, "latent": to_numpy(climb.best)} if made.parameters.prior is not None or made.canvas is None else found
+
+
+def rated(search: Search, x: torch.Tensor) -> np.ndarray:
+    """The aims as the model's own scores, whatever scale was climbed."""
+    return to_numpy(replace(search, scale=None, within=()).forward(x)[0]).astype(np.float64)
+
+
+def fields_of(verdict: Verdict | None, real: Beside | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if verdict is not None:
+        found |= {"judge_rank": verdict.rank, "judge_probability": verdict.probability, "judge_top": verdict.top}
+    if real is not None:
+        found |= {"natural": real.natural, "natural_layers": real.layers, "nearest": real.nearest, "nearest_pictures": real.pictures}
+    return found

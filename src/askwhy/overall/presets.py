@@ -1,0 +1,40 @@
+"""Named ways to seek a picture, from the bare gradient to a natural spectrum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from askwhy.errors import InputError, near
+from askwhy.overall import regularizers as r
+from askwhy.overall.regularizers import Regularizer
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a picture is sought."""
+
+    score: str  # "raw", or "log_probability" of a class
+    parameters: str
+    regularizer: Regularizer
+    steps: int
+    rate: float  # Adam's learning rate
+    paper: str
+
+
+PRESETS = {
+    "naive": Preset("raw", "pixels", r.none, 200, 0.05, "Erhan et al. 2009"),
+    "lecture": Preset("raw", "pixels", r.l1(40), 300, 0.05, "Simonyan et al. 2014, https://arxiv.org/abs/1312.6034, with R(x) = - sum |x|"),
+    "yosinski": Preset(
+        "raw", "pixels", r.l2(2) + r.blur(0.6, 4) + r.clip_small_pixels(0.1) + r.clip_small_contributions(0.1), 300, 0.03,
+        "Yosinski et al. 2015, https://arxiv.org/abs/1506.06579",
+    ),
+    "lucid": Preset("raw", "fourier", r.jitter(16) + r.scale(0.85, 1.15) + r.rotate(10), 512, 0.05, "Olah et al. 2017, https://doi.org/10.23915/distill.00007"),
+    "maco": Preset("raw", "phase", r.crops(0.35, 0.95) + r.noise(0.05), 512, 0.1, "Fel et al. 2023, https://arxiv.org/abs/2306.06805"),
+}  # fmt: skip
+
+
+def preset_of(name: Any) -> Preset:
+    if name not in PRESETS:
+        raise InputError(f"preset={name!r} is not known; {near(str(name), list(PRESETS))}")
+    return PRESETS[name]

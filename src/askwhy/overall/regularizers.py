@@ -1,0 +1,249 @@
+"""What keeps a sought picture from being noise: penalties, clean-ups between steps, and motion. Values that add up: `l1(1) + jitter(8)`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from askwhy._lazy import lazy
+from askwhy.errors import InputError, LayerError
+from askwhy.layers import names_of
+from askwhy.models.torch_module import TorchModel
+from askwhy.tap import find_layer
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch", "torch")
+
+
+@dataclass(frozen=True)
+class Within:
+    """penalty(outputs by layer, groups [n]) -> [n]; pictures with the same number in groups are copies of one target."""
+
+    layers: tuple[str, ...]
+    penalty: Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of them; p are pictures [n, c, h, w] in 0..1, and u = p - the picture whose input is 0. What is not given does nothing."""
+
+    name: str
+    penalty: Callable[[Any], Any] | None = field(default=None, compare=False)  # u -> [n]
+    after: Callable[[Any, Any, int], Any] | None = field(default=None, compare=False)  # u, its gradient, step -> u
+    motion: Callable[[Any, int], Any] | None = field(default=None, compare=False)  # generator, pixels -> [2, 3] of the picture's plane
+    noise: float = 0.0
+    within: Callable[[Any], Within] | None = field(default=None, compare=False)  # model -> a penalty on what its layers give
+    alone: bool = True  # whether a picture's penalty is its own, and not about the other copies of its target
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A sum of parts. Example: `askwhy.regularizers.l1(2.0) + askwhy.regularizers.jitter(4)`."""
+
+    parts: tuple[Part, ...] = ()
+
+    def __add__(self, other: Regularizer) -> Regularizer:
+        if not isinstance(other, Regularizer):
+            return NotImplemented
+        return Regularizer(self.parts + other.parts)
+
+    def __repr__(self) -> str:
+        return " + ".join(part.name for part in self.parts) or "none"
+
+
+def only(name: str, **how: Any) -> Regularizer:
+    return Regularizer((Part(name, **how),))
+
+
+def check(name: str, number: float, low: float = 0.0, high: float = math.inf) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high or math.isinf(number):
+        raise InputError(f"{name}({number!r}): give a number from {low:g}" + (" on." if math.isinf(high) else f" to {high:g}."))
+    return float(number)
+
+
+# ---- penalties -------------------------------------------------------------------------------------------------------
+
+
+def l1(weight: float = 10.0) -> Regularizer:
+    """- weight * mean |u|: few pixels differ from an input of 0 (for digits: from no ink)."""
+    check("l1", weight)
+    return only(f"l1({weight:g})", penalty=lambda u: weight * u.abs().flatten(1).mean(1))
+
+
+def l2(weight: float = 10.0) -> Regularizer:
+    """- weight * mean u^2: no pixel is extreme (Simonyan et al. 2014)."""
+    check("l2", weight)
+    return only(f"l2({weight:g})", penalty=lambda u: weight * u.square().flatten(1).mean(1))
+
+
+def total_variation(weight: float = 10.0) -> Regularizer:
+    """- weight * mean |difference of neighbours|: plain surfaces with sharp edges (Mahendran & Vedaldi 2015)."""
+    check("total_variation", weight)
+
+    def penalty(u: torch.Tensor) -> torch.Tensor:
+        return weight * sum(u.diff(dim=axis).abs().flatten(1).mean(1) for axis in (2, 3))  # type: ignore[return-value]
+
+    return only(f"total_variation({weight:g})", penalty=penalty)
+
+
+# ---- between steps, of pixels ----------------------------------------------------------------------------------------
+
+
+def blur(sigma: float = 1.0, every: int = 4) -> Regularizer:
+    """Blur the pixels after every few steps: high frequencies fade (Yosinski et al. 2015)."""
+    check("blur", sigma, 0.01), check("blur", every, 1)
+
+    def after(u: torch.Tensor, gradient: torch.Tensor, step: int) -> torch.Tensor:
+        return blurred(u, sigma) if step % every == every - 1 else u
+
+    return only(f"blur({sigma:g}, every {every})", after=after)
+
+
+def clip_small_pixels(share: float = 0.1) -> Regularizer:
+    """Set the given share of pixels with the smallest length to 0 after each step (Yosinski et al. 2015)."""
+    check("clip_small_pixels", share, 0, 1)
+    return only(f"clip_small_pixels({share:g})", after=lambda u, gradient, step: without_smallest(u, u.square().sum(1, keepdim=True), share))
+
+
+def clip_small_contributions(share: float = 0.1) -> Regularizer:
+    """Set the given share of pixels to 0 that add least to the score, by |u * gradient| (Yosinski et al. 2015)."""
+    check("clip_small_contributions", share, 0, 1)
+
+    def after(u: torch.Tensor, gradient: torch.Tensor, step: int) -> torch.Tensor:
+        return without_smallest(u, (u * gradient).sum(1, keepdim=True).abs(), share)
+
+    return only(f"clip_small_contributions({share:g})", after=after)
+
+
+def without_smallest(u: torch.Tensor, size: torch.Tensor, share: float) -> torch.Tensor:
+    """u where its size [n, 1, h, w] is not among the smallest."""
+    least = size.flatten(1).float().quantile(share, dim=1)
+    return u * (size >= least[:, None, None, None])
+
+
+def blurred(u: torch.Tensor, sigma: float) -> torch.Tensor:
+    """A Gaussian, row by row and column by column; the border is repeated."""
+    reach = max(1, min(math.ceil(3 * sigma), *(side - 1 for side in u.shape[2:])))
+    at = torch.arange(-reach, reach + 1, device=u.device, dtype=u.dtype)
+    weights = torch.exp(-((at / sigma) ** 2) / 2)
+    weights /= weights.sum()
+    planes = u.flatten(0, 1)[:, None]
+    wide = torch.nn.functional.pad(planes, (reach,) * 4, mode="replicate")
+    down = torch.nn.functional.conv2d(wide, weights[None, None, :, None])
+    return torch.nn.functional.conv2d(down, weights[None, None, None, :]).view_as(u)
+
+
+# ---- motion: the score has to stay high when the picture moves -----------------------------------------------------------
+
+
+def jitter(pixels: float = 8) -> Regularizer:
+    """Shift by up to so many pixels before each step (Mordvintsev et al. 2015)."""
+    check("jitter", pixels)
+
+    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+        x, y = (between(chance, -pixels, pixels) * 2 / side for _ in range(2))
+        return torch.tensor([[1, 0, x], [0, 1, y], [0, 0, 1]])
+
+    return only(f"jitter({pixels:g})", motion=motion)
+
+
+def rotate(degrees: float = 10) -> Regularizer:
+    """Turn by up to so many degrees before each step."""
+    check("rotate", degrees, 0, 180)
+
+    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+        angle = math.radians(between(chance, -degrees, degrees))
+        return torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
+
+    return only(f"rotate({degrees:g})", motion=motion)
+
+
+def scale(low: float = 0.9, high: float = 1.1) -> Regularizer:
+    """Show the picture so many times as large, between low and high, before each step."""
+    check("scale", low, 0.01, high)
+
+    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+        factor = 1 / between(chance, low, high)
+        return torch.tensor([[factor, 0, 0], [0, factor, 0], [0, 0, 1.0]])
+
+    return only(f"scale({low:g}, {high:g})", motion=motion)
+
+
+def crops(low: float = 0.3, high: float = 1.0) -> Regularizer:
+    """Show a part of the picture, between these shares of its side, at any place, before each step (Fel et al. 2023)."""
+    check("crops", low, 0.01, high), check("crops", high, low, 1)
+
+    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+        share = between(chance, low, high)
+        x, y = (between(chance, -1, 1) * (1 - share) for _ in range(2))
+        return torch.tensor([[share, 0, x], [0, share, y], [0, 0, 1.0]])
+
+    return only(f"crops({low:g}, {high:g})", motion=motion)
+
+
+def noise(sigma: float = 0.05) -> Regularizer:
+    """Add normal noise to the picture before each step."""
+    check("noise", sigma)
+    return only(f"noise({sigma:g})", noise=sigma)
+
+
+def between(chance: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=chance))
+
+
+# ---- what layers give -----------------------------------------------------------------------------------------------
+
+
+def diversity(weight: float = 1.0, layer: Any = None) -> Regularizer:
+    """- weight * mean cosine between the Gram matrices of copies in a layer: copies of one target differ (Olah et al. 2017).
+
+    layer: a name or module; the middle one of the model's stages where it is left out.
+    """
+    check("diversity", weight)
+
+    def within(model: TorchModel) -> Within:
+        stages = names_of(model)
+        name = stages[len(stages) // 2] if layer is None else find_layer(model.net, layer)[0]
+        return Within((name,), lambda seen, groups: weight * alike(seen[name], groups))
+
+    told = "" if layer is None else f", {layer!r}" if isinstance(layer, str) else ", a module"
+    return only(f"diversity({weight:g}{told})", within=within, alone=False)
+
+
+def batch_norm(weight: float = 1.0) -> Regularizer:
+    """- weight * how far the channels' means and spreads are from those of the training images, as batch norms keep them.
+
+    The mean over the layers of mean_c (m_c - beta_c)^2 + (s_c - |gamma_c|)^2 over mean_c gamma_c^2, for the mean m and
+    spread s of a batch norm's output over one picture (after Yin et al. 2020, DeepInversion, who take it over a batch).
+    """
+    check("batch_norm", weight)
+
+    def within(model: TorchModel) -> Within:
+        norms = {name: part for name, part in model.net.named_modules() if isinstance(part, torch.nn.BatchNorm2d) and part.affine}
+        if not norms:
+            raise LayerError("regularizers.batch_norm: the model has no batch norm that keeps what training images were like; leave it out.")
+        return Within(tuple(norms), lambda seen, groups: weight * sum(off(seen[name], norm) for name, norm in norms.items()) / len(norms))
+
+    return only(f"batch_norm({weight:g})", within=within)
+
+
+def off(out: torch.Tensor, norm: torch.nn.BatchNorm2d) -> torch.Tensor:
+    """[n]: how far the channels of a batch norm are from their usual mean and spread."""
+    planes = out.flatten(2)
+    mean, spread = planes.mean(2), planes.var(2, correction=0).add(1e-8).sqrt()
+    return ((mean - norm.bias) ** 2 + (spread - norm.weight.abs()) ** 2).mean(1) / norm.weight.square().mean()
+
+
+def alike(out: torch.Tensor, groups: Any) -> torch.Tensor:
+    """[n]: the mean cosine of a picture's Gram matrix with those of its other copies."""
+    planes = out.flatten(2) if out.ndim > 2 else out[:, :, None]
+    gram = torch.nn.functional.normalize((planes @ planes.transpose(1, 2)).flatten(1), dim=1)
+    same = torch.as_tensor(groups[:, None] == groups).fill_diagonal_(False).to(gram)
+    return (gram @ gram.T * same).sum(1) / same.sum(1).clamp(min=1)
+
+
+none = Regularizer()

@@ -1,0 +1,520 @@
+"""Activation maximization: small models whose best input is known by hand, parameters and regularizers beside textbook versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import nn
+
+import askwhy as aw
+from askwhy import regularizers as r
+from askwhy.errors import InputError, LayerError, ModelError, TargetError
+from askwhy.models.torch_module import TorchModel
+from askwhy.overall import parameters
+from askwhy.overall.canvas import canvas_of
+from askwhy.overall.judge import shares
+from askwhy.overall.objectives import aims_of, named
+
+GREY = {"shape": (1, 6, 6), "bounds": (0, 1)}
+
+
+class Linear(nn.Module):
+    """S = w . x for each class."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
+def line(seed: int = 0, classes: int = 3, numbers: int = 36) -> Linear:
+    return Linear(torch.randn(classes, numbers, generator=torch.Generator().manual_seed(seed))).eval()
+
+
+# ---- known optima ---------------------------------------------------------------------------------------------------
+
+
+def test_the_best_picture_of_a_linear_score_is_white_where_its_weight_is_positive():
+    net = line()
+    found = aw.activation_maximization(net, [0, 2], preset="naive", **GREY)
+    for k, row in enumerate((0, 2)):
+        best = (net.weight[row] > 0).float().reshape(1, 6, 6)
+        assert np.allclose(found.values[k], best, atol=1e-6)
+        assert found.score[k] == pytest.approx(float(net.weight[row].detach().clamp(min=0).sum()), abs=1e-4)
+    assert found.target == ("class 0", "class 2")
+    assert found.values.shape == (2, 1, 6, 6)
+    assert found.pictures.shape == (2, 6, 6, 3)
+    assert found.pictures.dtype == np.uint8
+
+
+def test_l1_leaves_out_what_adds_less_than_its_weight():
+    net = line()
+    found = aw.activation_maximization(net, 0, preset="naive", regularizer=r.l1(36 * 0.8), steps=400, rate=0.02, **GREY)
+    weight = net.weight[0].detach().numpy()
+    sure = np.abs(weight - 0.8) > 0.05
+    assert np.allclose(found.values.reshape(-1)[sure], (weight > 0.8)[sure], atol=0.05)
+    assert 3 < (weight > 0.8).sum() < (weight > 0).sum() - 3, "the weight of the test decides something"
+
+
+def test_l2_stops_where_the_slope_of_the_penalty_is_that_of_the_score():
+    net = line()
+    found = aw.activation_maximization(net, 1, preset="naive", regularizer=r.l2(36 * 2.0), steps=600, rate=0.02, **GREY)
+    best = (net.weight[1].detach().numpy() / 4).clip(0, 1)  # w = 2 * 2 * u
+    assert np.allclose(found.values.reshape(-1), best, atol=0.02)
+
+
+def test_sums_and_differences_of_aims():
+    net = line()
+    w = net.weight.detach()
+    found = aw.activation_maximization(net, aw.aim(0) - 0.5 * aw.aim(2), preset="naive", **GREY)
+    assert np.allclose(found.values.reshape(-1), (w[0] - 0.5 * w[2] > 0).float(), atol=1e-6)
+    assert found.target == ("class 0 - 0.5 class 2",)
+    less = aw.activation_maximization(net, 0, versus=2, preset="naive", **GREY)
+    assert np.allclose(less.values.reshape(-1), (w[0] - w[2] > 0).float(), atol=1e-6)
+    down = aw.activation_maximization(net, -aw.aim(0), preset="naive", **GREY)
+    assert np.allclose(down.values.reshape(-1), (w[0] < 0).float(), atol=1e-6)
+    assert down.target == ("-class 0",)
+
+
+def inner() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(20, 2)).eval()
+
+
+def gradient_of(net: nn.Module, read) -> torch.Tensor:  # of a linear network: the same everywhere
+    x = torch.zeros(1, 1, 6, 6, requires_grad=True)
+    return torch.autograd.grad(read(net, x), x)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("target", "read"),
+    [
+        (aw.neuron("0", 2), lambda net, x: net[0](x)[0, 2].mean()),
+        (aw.neuron("1", (3, 0, 1)), lambda net, x: net[1](net[0](x))[0, 3, 0, 1]),
+        (aw.concept("1", [1.0, -2, 0, 0, 1]), lambda net, x: (net[1](net[0](x))[0].mean((1, 2)) * torch.tensor([1.0, -2, 0, 0, 1])).sum()),
+        (aw.aim(1) + 3 * aw.aim(aw.neuron("0", 1)), lambda net, x: net(x)[0, 1] + 3 * net[0](x)[0, 1].mean()),
+        (lambda out: out[:, 0] * 2, lambda net, x: net(x)[0, 0]),
+    ],
+    ids=["channel", "neuron", "direction", "sum over places", "function"],
+)  # fmt: skip
+def test_what_is_raised_inside_the_network(target, read):
+    net = inner()
+    found = aw.activation_maximization(net, target, preset="naive", **GREY)
+    slope = gradient_of(net, read)
+    sure = slope.abs() > 1e-6
+    assert np.allclose(found.values[0][sure], (slope > 0).float()[sure], atol=1e-6)
+
+
+def test_the_energy_of_a_layer_is_the_mean_square_of_it():
+    net = inner()
+    found = aw.activation_maximization(net, aw.energy("1"), preset="naive", steps=50, **GREY)
+    out = net[1](net[0](torch.from_numpy(found.values)))
+    assert found.score[0] == pytest.approx(float(out.detach().square().mean()), rel=1e-5)
+    assert found.score[0] > 2 * found.start[0]
+
+
+def test_a_layer_ends_the_pass():
+    net = inner()
+    ran = []
+    net[3].register_forward_hook(lambda *_: ran.append(1))
+    aw.activation_maximization(net, aw.neuron("0", 0), preset="naive", steps=10, **GREY)
+    assert len(ran) == 1, "once to look at the layer, and never again"
+
+
+# ---- parameters -----------------------------------------------------------------------------------------------------
+
+
+def canvas(shape=(3, 16, 20), dtype=torch.float32):
+    return canvas_of(TorchModel(nn.Conv2d(shape[0], 2, 3).to(dtype)), shape, (0, 1), None)
+
+
+def test_a_spectrum_of_zeros_is_grey_and_one_wave_is_a_wave():
+    own = parameters.fourier(canvas())
+    leaf = torch.zeros(1, 3, 16, 11, 2)
+    assert torch.allclose(own.picture(leaf), torch.tensor(0.5))
+    leaf[0, 0, 0, 2, 0] = 1.0  # the light axis, two waves across, none down
+    light = torch.logit(own.picture(leaf))[0]
+    wave = torch.cos(2 * torch.pi * 2 * torch.arange(20) / 20)
+    for colour, share in enumerate(parameters.COLOURS[0]):
+        assert torch.allclose(light[colour] / light[colour, 0, 0], wave.expand(16, 20), atol=1e-5)
+        assert float(light[colour, 0, 0] / light[0, 0, 0]) == pytest.approx(share / parameters.COLOURS[0][0], rel=1e-4)
+
+
+def test_phases_leave_the_magnitudes_of_photos():
+    own = parameters.phases(canvas((1, 16, 16)))
+    planes = torch.logit(own.picture(own.start([0, 1])))
+    spectrum = torch.fft.rfft2(planes, norm="ortho").abs()[:, 0]
+    f = np.maximum(np.hypot(np.fft.fftfreq(16)[:, None], np.fft.rfftfreq(16)[None]), 1 / 16)
+    wanted = f**-parameters.FALL
+    inside = np.s_[:, 1:8, 1:8]  # where a wave is its own: not those that are their own mirror image
+    assert np.allclose((spectrum.numpy() / wanted)[inside], (spectrum[0, 1, 1] / wanted[1, 1]).item(), rtol=1e-3)
+    assert not torch.allclose(planes[0], planes[1], atol=0.1)
+
+
+def test_the_axes_of_colours_are_nearly_at_right_angles():
+    axes = np.array(parameters.COLOURS)
+    assert np.allclose(axes @ axes.T, np.eye(3), atol=0.03)
+
+
+@pytest.mark.parametrize("way", ["pixels", "fourier", "phase"])
+@pytest.mark.parametrize("shape", [(3, 15, 17), (1, 8, 8)])
+def test_every_way_starts_in_range_and_by_its_seed(way, shape):
+    own = parameters.WAYS[way](canvas(shape))
+    one, other = own.picture(own.start([4, 5])), own.picture(own.start([5]))
+    assert one.shape == (2, *shape)
+    assert torch.equal(one[1], other[0])
+    assert bool(((one >= 0) & (one <= 1)).all())
+
+
+@pytest.mark.parametrize("preset", ["naive", "lecture", "yosinski", "lucid", "maco"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_preset_raises_the_score(net, preset, dtype):
+    model = aw.wrap(net.to(dtype), labels=list("abcd"))
+    found = aw.activation_maximization(model, 30 * aw.aim("c"), preset=preset, steps=25, shape=(3, 16, 16), bounds=(-1, 1))
+    assert found.score[0] > found.start[0]
+    assert found.target == ("30 c",)
+    assert found.trace.shape == (25, 1)
+    assert found.model_calls == 25
+    assert np.abs(found.values.astype(np.float64)).max() <= 1
+
+
+# ---- regularizers ---------------------------------------------------------------------------------------------------
+
+
+def part(one: r.Regularizer):
+    return one.parts[0]
+
+
+U = torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+
+
+def test_penalties_are_what_they_say():
+    u = U.numpy()
+    assert np.allclose(part(r.l1(3)).penalty(U), 3 * np.abs(u).mean((1, 2, 3)), rtol=1e-5)
+    assert np.allclose(part(r.l2(3)).penalty(U), 3 * (u**2).mean((1, 2, 3)), rtol=1e-5)
+    slow = np.abs(u[:, :, 1:] - u[:, :, :-1]).mean((1, 2, 3)) + np.abs(u[..., 1:] - u[..., :-1]).mean((1, 2, 3))
+    assert np.allclose(part(r.total_variation(2)).penalty(U), 2 * slow, rtol=1e-5)
+
+
+def test_blur_is_a_gaussian_every_few_steps():
+    after = part(r.blur(1.0, every=3)).after
+    assert torch.equal(after(U, None, 0), U)
+    slow = ndimage.gaussian_filter(U.numpy(), (0, 0, 1, 1), mode="nearest", radius=3)
+    assert np.allclose(after(U, None, 2), slow, atol=1e-5)
+
+
+def test_small_pixels_and_small_contributions_are_set_to_0():
+    gradient = torch.randn(U.shape, generator=torch.Generator().manual_seed(1))
+    for after, size in (
+        (part(r.clip_small_pixels(0.25)).after, (U**2).sum(1)),
+        (part(r.clip_small_contributions(0.25)).after, (U * gradient).sum(1).abs()),
+    ):
+        kept = after(U, gradient, 0)
+        for k in range(2):
+            gone = (kept[k] == 0).all(0)
+            assert gone.sum() == round(0.25 * 99)
+            assert size[k][gone].max() < size[k][~gone].min()
+            assert torch.equal(kept[k][:, ~gone], U[k][:, ~gone])
+
+
+def shown(motion: r.Regularizer, p: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    from askwhy.overall.ascent import Search
+
+    search = Search(None, [], None, motion, [seed], np.zeros(1))  # type: ignore[arg-type]
+    where = part(motion).motion(torch.Generator().manual_seed(seed), min(p.shape[2:]))
+    return search.moved(p, [torch.Generator().manual_seed(seed)]), where.numpy()
+
+
+@pytest.mark.parametrize("motion", [r.jitter(3), r.rotate(20), r.scale(0.8, 1.2), r.crops(0.4, 0.8)])
+def test_motion_is_the_affine_map_that_scipy_makes_of_it(motion):
+    p = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(1))
+    got, where = shown(motion, p, seed=5)
+    side = 24  # pixels [row, column] -> the plane -1..1 [x, y], and back
+    to_plane = np.array([[0, 2 / side, 1 / side - 1], [2 / side, 0, 1 / side - 1], [0, 0, 1]])
+    pixels = np.linalg.inv(to_plane) @ where @ to_plane
+    slow = ndimage.affine_transform(p[0, 0].numpy(), pixels[:2, :2], pixels[:2, 2], order=1, mode="constant", cval=np.nan)
+    known = np.isfinite(slow)
+    assert known.mean() > 0.5
+    assert np.allclose(got[0, 0].numpy()[known], slow[known], atol=1e-4)
+    assert not torch.allclose(got, p, atol=0.05)
+
+
+def test_regularizers_add_up_and_say_what_they_are():
+    both = r.l1(2) + r.jitter(4) + r.none
+    assert repr(both) == "l1(2) + jitter(4)"
+    assert repr(r.none) == "none"
+    assert len(both.parts) == 2
+    with pytest.raises(TypeError):
+        both + 3
+    for wrong in (lambda: r.l1(-1), lambda: r.crops(0.5, 2), lambda: r.rotate(True), lambda: r.scale(2, 1), lambda: r.blur(0)):
+        with pytest.raises(InputError, match="give a number"):
+            wrong()
+
+
+def test_a_regularizer_that_outweighs_the_score_is_told():
+    found = aw.activation_maximization(line(), 0, preset="naive", regularizer=r.l1(1e4), **GREY)
+    assert found.score[0] < found.start[0] + 1
+    if found.score[0] < found.start[0]:
+        assert "outweighs" in found.summary()
+    assert "outweighs" not in aw.activation_maximization(line(), 0, preset="naive", **GREY).summary()
+
+
+def test_diversity_drives_copies_apart(net):
+    def apart(weight: float) -> float:
+        regularizer = r.diversity(weight, "4") if weight else r.none
+        found = aw.activation_maximization(net, 1, preset="naive", regularizer=regularizer, copies=3, steps=60, shape=(3, 16, 16), bounds=(-1, 1))
+        planes = net[:5](torch.from_numpy(found.values)).flatten(2)
+        gram = nn.functional.normalize((planes @ planes.transpose(1, 2)).flatten(1), dim=1)
+        return float((gram @ gram.T).detach()[~torch.eye(3, dtype=bool)].mean())
+
+    assert apart(20.0) < apart(0.0) - 0.02
+    with pytest.raises(InputError, match="copies=4"):
+        aw.activation_maximization(net, 1, regularizer=r.diversity(1), shape=(3, 16, 16), bounds=(0, 1))
+
+
+# ---- what a picture is to a model -----------------------------------------------------------------------------------
+
+
+def bgr(photo: Image.Image) -> torch.Tensor:
+    pixels = np.asarray(photo.resize((12, 10)), np.float32)[:, :, ::-1]
+    return torch.from_numpy(pixels - np.float32([104, 117, 124])).permute(2, 0, 1)
+
+
+def test_the_way_from_pictures_to_inputs_is_the_transforms():
+    model = aw.wrap(nn.Conv2d(3, 2, 3).eval(), transform=bgr)
+    own = canvas_of(model, None, None, None)
+    assert own.shape == (3, 10, 12)
+    assert own.order == (2, 1, 0)
+    seen = np.random.default_rng(0).integers(0, 256, (2, 10, 12, 3), np.uint8)
+    x = own.inputs(own.pictures(seen))
+    for k in range(2):
+        assert torch.allclose(x[k], bgr(Image.fromarray(seen[k])), atol=1e-3)
+    assert np.array_equal(own.seen(own.pictures(seen)), seen)
+    assert torch.allclose(own.inputs(own.zero[None]), torch.zeros(1), atol=1e-4)
+
+
+def test_channels_last_and_grey():
+    def last(photo: Image.Image) -> np.ndarray:
+        return np.asarray(photo.resize((12, 10)), np.float32) / 127.5 - 1
+
+    def grey(photo: Image.Image) -> np.ndarray:
+        return np.asarray(photo.convert("L").resize((8, 8)), np.float32)[None] / 255
+
+    own = canvas_of(aw.wrap(nn.Flatten(), transform=last), None, None, None)
+    assert own.last
+    seen = np.random.default_rng(0).integers(0, 256, (1, 10, 12, 3), np.uint8)
+    assert np.allclose(own.inputs(own.pictures(seen))[0], last(Image.fromarray(seen[0])), atol=1e-4)
+    assert canvas_of(aw.wrap(nn.Flatten(), transform=grey), None, None, None).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("transform", "why"),
+    [
+        (lambda photo: np.asarray(photo.resize((8, 8)), np.float32).transpose(2, 0, 1) ** 2, "more to a photo"),
+        (lambda photo: np.asarray(photo.resize((8, 8)).convert("HSV"), np.float32).transpose(2, 0, 1), "give shape="),
+        (lambda photo: np.zeros(5), "no picture"),
+    ],
+)
+def test_a_transform_without_a_way_back_is_refused(transform, why):
+    with pytest.raises(InputError, match=why):
+        aw.activation_maximization(aw.wrap(nn.Flatten(), transform=transform), 0)
+
+
+def test_real_images_tell_shape_and_bounds(net):
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    found = aw.activation_maximization(net, 0, preset="naive", steps=30, images=images)
+    low, high = images.amin((0, 2, 3)).numpy(), images.amax((0, 2, 3)).numpy()
+    assert (found.values.min((0, 2, 3)) >= low - 1e-5).all()
+    assert (found.values.max((0, 2, 3)) <= high + 1e-5).all()
+    assert found.natural.shape[1] == 1
+    assert found.details["images"] == 24
+    found.plot(how="nearest")
+    assert found.nearest_pictures.shape == (1, 3, 16, 16, 3)
+
+
+# ---- generators -----------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_is_searched_in_its_own_space():
+    net = line()
+    mix = torch.randn(36, 4, generator=torch.Generator().manual_seed(1))
+    found = aw.activation_maximization(net, [0, 1], generator=lambda z: (z @ mix.T).reshape(-1, 1, 6, 6), size=4, prior=2.0, steps=800, rate=0.05)
+    best = (net.weight.detach() @ mix)[:2] / 2  # argmax of w . M z - |z|^2
+    assert np.allclose(found.latent, best, atol=0.02)
+    assert np.allclose(found.values.reshape(2, -1), best @ mix.T, atol=0.1)
+    assert found.method == "generator"
+    assert np.isnan(found.shown_score).all()
+
+
+def test_what_is_no_generator_is_refused():
+    for given, why in (({"generator": 3}, "function z"), ({"generator": lambda z: z}, "size="), ({"size": 3}, "leave it out")):
+        with pytest.raises(InputError, match=why):
+            aw.activation_maximization(line(), 0, **GREY, **given)
+    with pytest.raises(InputError, match="prior=-1"):
+        aw.activation_maximization(line(), 0, generator=lambda z: z, size=3, prior=-1)
+
+
+# ---- judges and real images ------------------------------------------------------------------------------------------
+
+
+def test_the_judge_is_asked_by_label_about_the_picture():
+    net, other = line(), line(1)
+    model, judge = aw.wrap(net, labels=["a", "b", "c"]), aw.wrap(Linear(other.weight[[2, 0, 1]]).eval(), labels=["c", "a", "b"])
+    found = aw.activation_maximization(model, ["b", "c"], preset="naive", judge=judge, **GREY)
+    share = torch.softmax(judge.net(torch.from_numpy(found.values)), 1).detach().numpy()
+    for k, own in enumerate((2, 0)):
+        assert found.judge_probability[k] == pytest.approx(share[k, own], abs=1e-5)
+        assert found.judge_rank[k] == 1 + (share[k] > share[k, own]).sum()
+        assert found.judge_top[k][0] == judge.labels[share[k].argmax()]
+    with pytest.raises(TargetError, match="no class 'b'"):
+        aw.activation_maximization(model, "b", preset="naive", steps=1, judge=aw.wrap(other, labels=["x", "y", "z"]), **GREY)
+
+
+def test_real_images_are_natural_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    reals = rng.normal(size=(99, 4)) @ rng.normal(size=(4, 12))
+    same_kind = shares(reals[:80], reals[80:])
+    assert 0.2 < same_kind.mean() < 0.8, "shares of images of the same kind are spread evenly"
+    assert (shares(reals, 5 + 10 * rng.normal(size=(6, 12))) == 1 / 100).all()
+
+
+def test_too_few_images_are_refused(net):
+    with pytest.raises(InputError, match="holds 5 images"):
+        aw.activation_maximization(net, 0, steps=1, images=torch.rand(5, 3, 16, 16))
+
+
+# ---- the search ------------------------------------------------------------------------------------------------------
+
+
+def test_a_portrait_in_a_batch_is_the_portrait_alone(net):
+    options = {"preset": "lucid", "steps": 20, "shape": (3, 16, 16), "bounds": (-1, 1), "seed": 3}
+    batch = aw.activation_maximization(net, [0, 3, 1], **options)
+    assert np.allclose(aw.activation_maximization(net, 3, **options).values, batch[1].values, atol=1e-3)
+    assert np.allclose(aw.activation_maximization(net, [0, 3, 1], batch_size=2, **options).values, batch.values, atol=1e-3)
+    again = aw.activation_maximization(net, [0, 3, 1], **options)
+    assert np.array_equal(again.values, batch.values)
+    assert not np.allclose(aw.activation_maximization(net, 3, **options | {"seed": 4}).values, batch[1].values, atol=0.1)
+
+
+def test_an_interrupt_keeps_the_best_so_far(net):
+    options = {"preset": "naive", "shape": (3, 16, 16), "bounds": (-1, 1)}
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    for stop in (interrupt, lambda done, total: done < 7):
+        found = aw.activation_maximization(net, 2, steps=50, progress=stop, **options)
+        assert found.trace.shape == (7, 1)
+        assert found.details["stopped"]
+        assert "stopped after 7 of 50" in found.summary()
+        assert found.score[0] == pytest.approx(found.trace.max(), abs=1e-4)
+        assert np.allclose(found.trace, aw.activation_maximization(net, 2, steps=7, **options).trace, atol=1e-4)
+
+
+def test_the_best_step_is_kept_where_a_rate_is_too_large(net):
+    found = aw.activation_maximization(net, 2, preset="naive", steps=40, rate=3.0, shape=(3, 16, 16), bounds=(-1, 1))
+    assert found.score[0] == pytest.approx(found.trace.max(), abs=1e-3)
+
+
+def test_memory_that_runs_out_halves_the_batch(net):
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 2:
+                raise MemoryError
+            return self.net(x)
+
+    options = {"preset": "naive", "steps": 12, "shape": (3, 16, 16), "bounds": (-1, 1)}
+    found = aw.activation_maximization(Small().eval(), [0, 1, 2, 3, 0], **options)
+    assert len(found) == 5
+    assert np.allclose(found.values, aw.activation_maximization(net, [0, 1, 2, 3, 0], **options).values, atol=1e-3)
+
+
+def test_the_model_is_left_as_it_was(net):
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    aw.activation_maximization(net, [0, aw.neuron("4", 1)], steps=5, shape=(3, 16, 16), bounds=(-1, 1))
+    with pytest.raises(ModelError):
+        aw.activation_maximization(net, lambda out: out[:, 0] * float("nan"), steps=5, shape=(3, 16, 16), bounds=(-1, 1))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert all(p.requires_grad and bool((p.grad == 1).all()) for p in net.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_a_portrait_is_saved_cut_and_shown(net, tmp_path):
+    model = aw.wrap(net, labels=["a", "b", "猫", "d"])
+    images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = aw.activation_maximization(model, ["猫", "a"], steps=5, judge=model, images=images)
+    assert aw.Portrait.load(found.save(tmp_path / "p.npz")) == found
+    assert found[1].target == ("a",)
+    assert found[1].natural.shape == (len(found.natural_layers), 1)
+    assert found[:2] == found
+    assert list(found)[1] == found[1]
+    for how in ("pictures", "nearest", "trace"):
+        found.plot(how=how).figure.savefig(tmp_path / "p.png")
+    said = found.summary()
+    assert "猫: from" in said
+    assert "rank" in said
+    assert "real images" in said
+    assert "no other model" in aw.activation_maximization(net, 0, steps=1, shape=(3, 16, 16), bounds=(0, 1)).summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "why"),
+    [
+        ({"target": "lynx"}, TargetError, "no labels"),
+        ({"target": None}, TargetError, "target= is missing"),
+        ({"target": []}, TargetError, "target= is missing"),
+        ({"target": aw.neuron("nowhere", 1)}, LayerError, "no such layer"),
+        ({"target": aw.neuron("4", 99)}, TargetError, "99"),
+        ({"target": 99}, TargetError, "99"),
+        ({"preset": "lucent"}, InputError, "lucid"),
+        ({"parameters": "wavelets"}, InputError, "'fourier'"),
+        ({"regularizer": "l1"}, InputError, "askwhy.regularizers"),
+        ({"preset": "lucid", "regularizer": r.blur(1)}, InputError, "parameters='pixels'"),
+        ({"steps": 0}, InputError, "steps=0"),
+        ({"rate": -1}, InputError, "rate=-1"),
+        ({"copies": 1.5}, InputError, "copies=1.5"),
+        ({"seed": -1}, InputError, "seed=-1"),
+        ({"shape": None}, InputError, "shape= is missing"),
+        ({"bounds": None}, InputError, "bounds= is missing"),
+        ({"bounds": (1, 1)}, InputError, "differ"),
+        ({"shape": (4, 5)}, InputError, r"shape=\(4, 5\)"),
+        ({"batch_size": 0}, InputError, "batch_size=0"),
+        ({"shape": (1, 16, 16)}, ModelError, "the model failed"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(net, change, error, why):
+    given = {"target": 0, "steps": 3, "shape": (3, 16, 16), "bounds": (0, 1), **change}
+    with pytest.raises(error, match=why):
+        aw.activation_maximization(net, given.pop("target"), **given)
+
+
+def test_a_zero_gradient_is_refused():
+    dead = nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU()).eval()
+    nn.init.constant_(dead[1].bias, -1e4)
+    with pytest.raises(ModelError, match="gradient is zero"):
+        aw.activation_maximization(dead, 0, **GREY)
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(aw.errors.UnsupportedError, match="torch module"):
+        aw.activation_maximization(lambda x: x.mean((1, 2, 3)), 0)
+
+
+def test_names_of_aims(net):
+    model = aw.wrap(net, labels=list("abcd"))
+    (found,) = aims_of(model, [2 * aw.aim("a") + aw.neuron("4", 1) - aw.aim("b")], None)
+    assert named(model, found) == "2 a + neuron 1 of layer '4' - b"
