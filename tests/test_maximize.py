@@ -171,13 +171,13 @@ def test_every_way_starts_in_range_and_by_its_seed(way, shape):
     assert bool(((one >= 0) & (one <= 1)).all())
 
 
-@pytest.mark.parametrize("preset", ["naive", "lecture", "yosinski", "lucid", "maco"])
+@pytest.mark.parametrize("preset", ["naive", "lecture", "yosinski", "lucid", "maco", "robust"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_every_preset_raises_the_score(net, preset, dtype):
     model = aw.wrap(net.to(dtype), labels=list("abcd"))
-    found = aw.activation_maximization(model, 30 * aw.aim("c"), preset=preset, steps=25, shape=(3, 16, 16), bounds=(-1, 1))
+    found = aw.activation_maximization(model, 300 * aw.aim("c"), preset=preset, steps=25, shape=(3, 16, 16), bounds=(-1, 1))
     assert found.score[0] > found.start[0]
-    assert found.target == ("30 c",)
+    assert found.target == ("300 c",)
     assert found.trace.shape == (25, 1)
     assert found.model_calls == 25
     assert np.abs(found.values.astype(np.float64)).max() <= 1
@@ -507,6 +507,16 @@ def test_a_zero_gradient_is_refused():
     nn.init.constant_(dead[1].bias, -1e4)
     with pytest.raises(ModelError, match="gradient is zero"):
         aw.activation_maximization(dead, 0, **GREY)
+
+
+def test_one_dead_unit_among_others_is_told():
+    half = nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU()).eval()
+    with torch.no_grad():
+        half[1].bias.copy_(torch.tensor([-1e4, 10.0]))
+    found = aw.activation_maximization(half, [0, 1], preset="naive", steps=5, **GREY)
+    assert found.details["flat"] == ["class 0"]
+    assert "no gradient at the start" in found.summary()
+    assert found.score[1] > found.start[1]
 
 
 def test_a_model_without_layers_is_refused():

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from askwhy.ask import compare, explain
     from askwhy.components import features, patches, pixels, superpixels
     from askwhy.explanation import Explanation
+    from askwhy.inside.attention import Attention, attention
+    from askwhy.inside.neighbours import Neighbours, embedding_neighbours
+    from askwhy.inside.projection import Projection, projection
     from askwhy.local.anchor import anchors
     from askwhy.local.cam import cam, counterfactual_cam, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
     from askwhy.local.coalition import ablation, occlusion
@@ -47,6 +50,9 @@ _HOME = {
     "askwhy.ask": ("compare", "explain"),
     "askwhy.components": ("features", "patches", "pixels", "superpixels"),
     "askwhy.explanation": ("Explanation",),
+    "askwhy.inside.attention": ("Attention", "attention"),
+    "askwhy.inside.neighbours": ("Neighbours", "embedding_neighbours"),
+    "askwhy.inside.projection": ("Projection", "projection"),
     "askwhy.local.gradient": ("smooth",),
     "askwhy.local.lime_pick": ("lime_pick",),
     "askwhy.local.lime_widths": ("lime_widths",),
@@ -65,66 +71,13 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Effect",
-    "Explanation",
-    "Importance",
-    "Portrait",
-    "ablation",
-    "activation_maximization",
-    "aim",
-    "anchors",
-    "background",
-    "cam",
-    "characters",
-    "compare",
-    "concept",
-    "counterfactual_cam",
-    "decision_path",
-    "deconvnet",
-    "deep_lift",
-    "effect",
-    "energy",
-    "errors",
-    "expected_gradients",
-    "explain",
-    "features",
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "gradient",
-    "guided_backprop",
-    "guided_grad_cam",
-    "hires_cam",
-    "importance",
-    "input_x_gradient",
-    "integrated_gradients",
-    "layer_cam",
-    "lime",
-    "lime_pick",
-    "lime_widths",
-    "linear_effects",
-    "lrp",
-    "mean_importance",
-    "methods",
-    "neuron",
-    "occlusion",
-    "patches",
-    "pixels",
-    "regularizers",
-    "remote",
-    "rise",
-    "saliency",
-    "score_cam",
-    "sentences",
-    "shapley",
-    "shapley_interactions",
-    "show",
-    "smooth",
-    "smooth_grad",
-    "superpixels",
-    "tree_shap",
-    "words",
-    "wrap",
-    "zoo",
+    "Attention", "Effect", "Explanation", "Importance", "Neighbours", "Portrait", "Projection", "ablation", "activation_maximization",
+    "aim", "anchors", "attention", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "decision_path",
+    "deconvnet", "deep_lift", "effect", "embedding_neighbours", "energy", "errors", "expected_gradients", "explain", "features",
+    "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam", "importance", "input_x_gradient",
+    "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "linear_effects", "lrp", "mean_importance", "methods",
+    "neuron", "occlusion", "patches", "pixels", "projection", "regularizers", "remote", "rise", "saliency", "score_cam", "sentences",
+    "shapley", "shapley_interactions", "show", "smooth", "smooth_grad", "superpixels", "tree_shap", "words", "wrap", "zoo",
 ]  # fmt: skip
 
 

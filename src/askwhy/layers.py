@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from askwhy.models import wrap
 from askwhy.models.base import Items, is_out_of_memory, show_shape
 from askwhy.models.pictures import is_picture
 from askwhy.models.torch_module import TorchModel
+from askwhy.places import POOLS as POOLS
+from askwhy.places import channels_of as channels_of
+from askwhy.places import in_places as in_places
+from askwhy.places import pooled as pooled
+from askwhy.places import real_places as real_places
 from askwhy.score import too_large
 from askwhy.tap import find_layer
 from askwhy.targets import Reached, one_tensor
@@ -39,6 +44,18 @@ class Read:
     outs: dict[str, Any]  # by layer: a tensor [m, ...], or what `keep` made of it
 
 
+@dataclass(eq=False)
+class Asked:
+    """The layers that are read, and what the first pass has shown of them."""
+
+    model: TorchModel
+    names: list[str]
+    keep: Keep
+    stages: bool  # the main stages, of which those are left out that give no one output
+    axes: dict[str, int] = field(default_factory=dict)  # where the items are counted
+    first: bool = True
+
+
 def read_layers(
     model: Any, X: Any, layers: Any = None, keep: Keep | None = None, *, batch_size: int | str = "auto", tick: Progress | None = None
 ) -> Iterator[Read]:
@@ -49,25 +66,34 @@ def read_layers(
     keep(name, output, items, own) says what to keep of an output [m, ...], which the model may change later; by default a
     copy. Raises LayerError, InputError; Cancelled where tick answers False.
     """
+    yield from read_loads(model, loads(X), count(X), layers, keep, batch_size=batch_size, tick=tick)
+
+
+def read_loads(
+    model: Any, loads: Iterable[Any], total: int | None, layers: Any = None, keep: Keep | None = None, *,
+    batch_size: int | str = "auto", tick: Progress | None = None,
+) -> Iterator[Read]:  # fmt: skip
+    """The same for pieces of X that are ready, as `loads(X)` gives them."""
     wrapped = torch_model(model)
-    names, total, done = chosen(wrapped, layers), count(X), 0
+    asked = Asked(wrapped, chosen(wrapped, layers), keep or copied, layers is None)
     size: BatchSize | None = None
-    for load in loads(X):
+    done = 0
+    for load in loads:
         items = wrapped.prepare(load)
         size = size or batch_size_of(wrapped, items.batch, batch_size if wrapped.seed is None else 1, "layers")  # a seeded model runs one by one
         at = 0
         while at < len(items):
-            own = range(at, min(at + size.size, len(items)))
+            own = range(at, min(at + (1 if asked.first else size.size), len(items)))  # one item alone shows which axis counts the items
             began = time.perf_counter()
-            outs = fitting(wrapped, items, own, names, keep or copied, size, whole=not done)
+            outs = fitting(asked, items, own, size)
             if outs is None:
                 continue
-            if not done and layers is None:  # the stages that were found to give one output
-                names = list(outs)
             size.learn(len(own), time.perf_counter() - began)
             at, done = own.stop, done + len(own)
             yield Read(range(done - len(own), done), items, own, outs)
             counted(tick, done, total or done)
+    if not done:
+        raise InputError("X holds no items.")
 
 
 def torch_model(model: Any) -> TorchModel:
@@ -82,12 +108,10 @@ def copied(name: str, out: torch.Tensor, items: Items, own: range) -> torch.Tens
     return out.detach().clone()  # a later operation may write into it
 
 
-def fitting(
-    model: TorchModel, items: Items, own: range, names: Sequence[str], keep: Keep, size: BatchSize, whole: bool
-) -> dict[str, Any] | None:  # fmt: skip
+def fitting(asked: Asked, items: Items, own: range, size: BatchSize) -> dict[str, Any] | None:
     """What the layers give for these items; None, and a smaller size, where they do not fit into memory together."""
     try:
-        return pass_of(model, items, own, names, keep, whole)
+        return pass_of(asked, items, own)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, AskwhyError) or not is_out_of_memory(error):
             raise
@@ -97,24 +121,26 @@ def fitting(
         return None
 
 
-def pass_of(model: TorchModel, items: Items, own: range, names: Sequence[str], keep: Keep, whole: bool) -> dict[str, Any]:
-    """One pass; it ends behind the last of the layers, but for a `whole` one, in which is seen what runs several times."""
-    found: dict[str, list[Any]] = {name: [] for name in names}
+def pass_of(asked: Asked, items: Items, own: range) -> dict[str, Any]:
+    """One pass; it ends behind the last of the layers, but for the first one, in which is seen what runs several times."""
+    model = asked.model
+    found: dict[str, list[Any]] = {name: [] for name in asked.names}
     failed: dict[str, AskwhyError] = {}
 
     def hook_for(name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, out: Any) -> None:
             try:
-                found[name].append(keep(name, one_row_each(one_tensor(out, name), name, len(own)), items, own))
+                rows = items_first(output_of(module, out, name), name, len(own), asked.axes)
+                found[name].append(asked.keep(name, rows, items, own))
             except LayerError as error:
                 failed[name] = error
-            if not whole and all(found.values()):
+            if not asked.first and all(found.values()):
                 raise Reached
 
         return hook
 
     with model.untouched(), torch.no_grad():
-        handles = [model.net.get_submodule(name).register_forward_hook(hook_for(name)) for name in names]
+        handles = [model.net.get_submodule(name).register_forward_hook(hook_for(name)) for name in asked.names]
         try:
             model.forward(items.batch[own.start : own.stop], items.beside(own))
         except Reached:
@@ -122,21 +148,32 @@ def pass_of(model: TorchModel, items: Items, own: range, names: Sequence[str], k
         finally:
             for handle in handles:
                 handle.remove()
-    return alone(model, found, failed)
+    if asked.first and asked.stages:
+        some = [name for name, outs in found.items() if len(outs) == 1 and name not in failed]
+        asked.names = some or asked.names
+    outs = alone({name: found[name] for name in asked.names}, failed)
+    asked.first = False
+    return outs
 
 
-def one_row_each(out: torch.Tensor, name: str, rows: int) -> torch.Tensor:
-    if out.ndim == 0 or len(out) != rows:
-        raise LayerError(f"layer {name!r} gives {show_shape(out)} for {rows} items; name a layer whose first axis counts the items.")
-    return out
+def output_of(module: torch.nn.Module, out: Any, name: str) -> torch.Tensor:
+    """The tensor that a layer is known for, where it gives states or weights beside it. Raises LayerError."""
+    several = isinstance(out, tuple) and isinstance(module, (torch.nn.RNNBase, torch.nn.MultiheadAttention))
+    return one_tensor(out[0] if several else out, name)
 
 
-def alone(model: TorchModel, found: Mapping[str, list[Any]], failed: Mapping[str, AskwhyError]) -> dict[str, Any]:
-    """The one output of each layer; of the model's stages, those that have one. Raises LayerError."""
-    if names_of(model) == tuple(found):
-        one = {name: outs[0] for name, outs in found.items() if len(outs) == 1 and name not in failed}
-        if one:
-            return one
+def items_first(out: torch.Tensor, name: str, rows: int, axes: dict[str, int]) -> torch.Tensor:
+    """[m, ...], also of a sequence [steps, m, d] whose steps come first. Raises LayerError."""
+    axis = axes.get(name, 0 if out.ndim and len(out) == rows else 1)
+    if out.ndim <= axis or out.shape[axis] != rows or (axis and out.ndim != 3):
+        hint = " (a squeeze() without its axis drops that of a single item)" if rows == 1 else ""
+        raise LayerError(f"layer {name!r} gives {show_shape(out)} for {rows} items; name a layer whose first axis counts the items{hint}.")
+    axes[name] = axis
+    return out.movedim(axis, 0)
+
+
+def alone(found: Mapping[str, list[Any]], failed: Mapping[str, AskwhyError]) -> dict[str, Any]:
+    """The one output of each layer. Raises LayerError."""
     for name, outs in found.items():
         if name in failed:
             raise failed[name]
@@ -193,7 +230,7 @@ def holds_blocks(module: torch.nn.Module) -> bool:
 def loads(X: Any) -> Iterator[Any]:
     """Pieces of X that a model prepares together."""
     if is_batch_of_batches(X):
-        yield from map(first_of, X)
+        yield from map(inputs_of, X)
         return
     n = count(X)
     for start in range(0, n or 0, LOAD):
@@ -204,8 +241,8 @@ def count(X: Any) -> int | None:
     """How many items X holds; None where only going through it tells."""
     if isinstance(X, str) or is_single(X):
         return 1
-    if isinstance(X, (dict, tuple)):
-        parts = list(X.values() if isinstance(X, dict) else X)
+    if isinstance(X, (Mapping, tuple)):
+        parts = list(X.values() if isinstance(X, Mapping) else X)
         return next((len(part) for part in parts if getattr(part, "ndim", 0) > 0), 1)
     if is_batch_of_batches(X):
         return None
@@ -225,16 +262,39 @@ def is_batch_of_batches(X: Any) -> bool:
     return hasattr(X, "__iter__") and not hasattr(X, "__getitem__")
 
 
-def first_of(batch: Any) -> Any:
-    """The inputs of a batch (inputs, labels), as a DataLoader gives it."""
-    return batch[0] if isinstance(batch, (list, tuple)) and len(batch) and not isinstance(batch[0], str) and not is_picture(batch[0]) else batch
+def inputs_of(batch: Any) -> Any:
+    """The inputs of a batch (inputs, labels), as a DataLoader gives it; texts and pictures are inputs themselves. Raises InputError."""
+    if not isinstance(batch, (list, tuple)):
+        return batch
+    if all(map(is_item, batch)):
+        return list(batch)
+    found = first_of(batch, "a batch")
+    return list(found) if isinstance(found, tuple) and all(map(is_item, found)) else found
+
+
+def first_of(pair: Any, what: str) -> Any:
+    """The inputs of (inputs, labels). Raises InputError where it is not plain what is what."""
+    if not isinstance(pair, (list, tuple)):
+        return pair
+    kinds = [(str(getattr(one, "dtype", "")), tuple(getattr(one, "shape", ()))) for one in pair]
+    alike = len(pair) == 2 and kinds[0] == kinds[1] and len(kinds[0][1]) > 1  # ids and their mask, or two items
+    if len(pair) > 2 or alike or all(isinstance(one, str) for one in pair):
+        raise InputError(
+            f"{what} of X is a {type(pair).__name__} of {len(pair)}, and it is not plain which are inputs; give (inputs, labels), "
+            "or the inputs alone, several of them by name in a dict."
+        )
+    return pair[0]
+
+
+def is_item(one: Any) -> bool:
+    return isinstance(one, str) or bool(is_picture(one))
 
 
 def piece(X: Any, start: int, stop: int) -> Any:
     """The items from start to stop, as `prepare` takes them."""
     if isinstance(X, str) or is_single(X):
         return X
-    if isinstance(X, dict):
+    if isinstance(X, Mapping):
         return {name: cut(part, start, stop) for name, part in X.items()}
     if isinstance(X, tuple):
         return tuple(cut(part, start, stop) for part in X)
@@ -242,58 +302,9 @@ def piece(X: Any, start: int, stop: int) -> Any:
         return X.iloc[start:stop]
     if hasattr(X, "ndim") or isinstance(X, list):
         return X[start:stop]
-    items = [first_of(X[k]) for k in range(start, stop)]  # a Dataset
+    items = [first_of(X[k], f"item {k}") for k in range(start, stop)]  # a Dataset
     return torch.stack(items) if all(isinstance(item, torch.Tensor) for item in items) else items
 
 
 def cut(part: Any, start: int, stop: int) -> Any:
     return part[start:stop] if getattr(part, "ndim", 0) > 0 else part
-
-
-# ---- from maps and tokens to one row of numbers ---------------------------------------------------------------------
-
-POOLS = ("mean", "max", "flat", "first", "last")
-
-
-def pooled(model: TorchModel, name: str, out: torch.Tensor, items: Items, own: range, pool: str = "mean") -> torch.Tensor:
-    """A layer's output [m, ...] as rows [m, d].
-
-    pool: "mean" or "max" over the places (pixels, tokens without padding), "flat" (every number), "first" or "last" place.
-    """
-    if pool not in POOLS:
-        raise InputError(f"pool={pool!r}: choose {', '.join(map(repr, POOLS))}.")
-    if out.ndim == 2 or pool == "flat":
-        return out.flatten(1)
-    places = in_places(model, name, out)  # [m, places, channels]
-    held = real_places(items, own, places.shape[1])
-    if held is None:
-        return {"mean": lambda: places.mean(1), "max": lambda: places.amax(1), "first": lambda: places[:, 0], "last": lambda: places[:, -1]}[pool]()
-    ends = {"first": lambda own: own[0], "last": lambda own: own[-1], "mean": lambda own: own.mean(0), "max": lambda own: own.amax(0)}
-    return torch.stack([ends[pool](places[k, at]) for k, at in enumerate(held)])
-
-
-def in_places(model: TorchModel, name: str, out: torch.Tensor) -> torch.Tensor:
-    """[m, ...] -> [m, places, channels]: pixels of a feature map, tokens or steps of a sequence."""
-    if out.ndim == 2:
-        return out[:, None]
-    return out.movedim(channels_of(model, name, out), -1).flatten(1, -2)
-
-
-def channels_of(model: TorchModel, name: str, out: torch.Tensor) -> int:
-    """The axis of the channels: the first of convolutions, the last of tokens, steps, and maps that are square in their first axes only."""
-    if out.ndim == 3:
-        kinds = (torch.nn.Conv1d, torch.nn.ConvTranspose1d, torch.nn.BatchNorm1d, torch.nn.MaxPool1d, torch.nn.AvgPool1d)
-        convolves = any(isinstance(part, kinds) for part in model.net.modules())
-        recurs = any(isinstance(part, torch.nn.RNNBase) for part in model.net.get_submodule(name).modules())
-        return 1 if convolves and not recurs else 2
-    if out.ndim == 4 and out.shape[1] == out.shape[2] != out.shape[3]:
-        return 3
-    return 1
-
-
-def real_places(items: Items, own: range, places: int) -> list[list[int]] | None:
-    """The places of each text that are no padding; None where that is not known, or the layer has other places."""
-    parts: Sequence[Any] = () if items.arguments is None else items.arguments.parts
-    if len(parts) != 1 or not parts[0].readings or int(np.prod(parts[0].places)) != places:
-        return None
-    return [list(parts[0].readings[k].places) for k in own]

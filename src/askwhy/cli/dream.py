@@ -27,7 +27,7 @@ def dream(
     target: Annotated[list[str] | None, typer.Option(help="A class, by label or number; may be given several times.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="A layer whose filters are shown; may be given several times.")] = None,
     channels: Annotated[str | None, typer.Option(help=f"Which filters of the layers, as 0:16 or 3,5,8. Default: 0:{FILTERS}.")] = None,
-    preset: Annotated[str, typer.Option(help="naive, lecture, yosinski, lucid or maco; several with commas between.")] = "lucid",
+    preset: Annotated[str, typer.Option(help="naive, lecture, yosinski, lucid, maco or robust; several with commas between.")] = "robust",
     steps: Annotated[int | None, typer.Option(help="How many steps. Default: the preset's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Another model that says whether it sees the class.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of real photos, to compare with.")] = None,

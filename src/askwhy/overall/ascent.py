@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch", "torch")
 
-SMOOTH = 0.9  # of the running mean by which the best picture is told, since a moved picture's score jumps
+SMOOTH = 0.9  # of the running mean of the slope, in units of which penalties count
 
 
 @dataclass(eq=False)
@@ -34,6 +34,8 @@ class Climb:
     best: torch.Tensor  # leaf [n, ...]
     start: torch.Tensor  # the leaf before the first step
     trace: list[np.ndarray] = field(default_factory=list)  # [n] a step: the aim as it was seen, moved and noisy
+    flat: list[int] = field(default_factory=list)  # pictures that had no gradient at the start
+    unit: Any = None  # [n]: what a penalty of 1 counts
     engine: str = "forward"
     stopped: bool = False
 
@@ -53,6 +55,7 @@ class Search:
     seeds: list[int]
     groups: np.ndarray  # [n]: copies of one target share a number
     scale: Scale | None = None  # of the classes' scores
+    balance: bool = False  # whether penalties count in units of the score's slope
     within: tuple[Within, ...] = ()  # the regularizer's penalties on what layers give
 
     def part(self, rows: slice) -> Search:
@@ -65,17 +68,19 @@ class Search:
             climb, chance = Climb(leaf.detach().clone(), leaf.detach().clone()), [torch.Generator().manual_seed(2**32 + seed) for seed in self.seeds]
             run, climb.engine = self.engine(leaf, steps)
             adam = torch.optim.Adam([leaf], lr=rate)
-            mean, top = None, None
+            top = None
             try:
                 for step in range(steps):
-                    gains, value = self.value(leaf, run, chance)
-                    (leaf.grad,) = torch.autograd.grad(-value.sum(), [leaf])
+                    p = self.made.parameters.picture(leaf)
+                    gains, slope = self.slope(p, run, chance, climb, first=step == 0)
+                    penalty, back = self.penalty(p)
+                    value = gains - climb.unit * penalty
+                    (leaf.grad,) = torch.autograd.grad(p, [leaf], -slope + climb.unit[:, None, None, None] * back)
+                    value = self.with_prior(leaf, value)
                     self.check(gains, leaf.grad, climb)
-                    now = to_numpy(value).astype(np.float64)
-                    mean = now if mean is None or not self.moves else SMOOTH * mean + (1 - SMOOTH) * now
-                    better = np.ones(len(now), bool) if top is None else mean >= top
-                    top = np.where(better, mean, mean if top is None else top)
-                    climb.best[torch.from_numpy(better)] = leaf.detach()[torch.from_numpy(better)]
+                    better = self.better(value, top)
+                    top = value if top is None else torch.where(better, value, top)
+                    climb.best[better] = leaf.detach()[better]
                     climb.trace.append(to_numpy(gains).astype(np.float64))
                     adam.step()
                     self.clean(leaf, step)
@@ -93,19 +98,40 @@ class Search:
         """Whether each picture can be sought without the others."""
         return all(part.alone for part in self.regularizer.parts)
 
-    @property
-    def moves(self) -> bool:
-        return any(part.motion is not None or part.noise for part in self.regularizer.parts)
+    def better(self, value: torch.Tensor, top: torch.Tensor | None) -> torch.Tensor:
+        """Which pictures are the best so far: where each step sees other noise, or penalties in another unit, the last ones."""
+        comparable = not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
+        return value >= top if comparable and top is not None else torch.ones_like(value, dtype=torch.bool)
 
-    def value(self, leaf: torch.Tensor, run: Any, chance: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The aims [n], and the same less the penalties."""
-        p = self.made.parameters.picture(leaf)
+    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb, first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The aims [n] and their slope at the pictures; also the unit in which penalties count, which follows the slope."""
         gains, apart = run(self.made.inputs(self.moved(p, chance)))
-        value = gains - apart
-        for part in self.regularizer.parts:
-            if part.penalty is not None:
-                value = value - part.penalty(p - self.made.zero)
-        return gains, value if self.made.parameters.prior is None else value - self.made.parameters.prior(leaf)
+        (slope,) = torch.autograd.grad((gains - apart).sum(), [p], retain_graph=True, allow_unused=True)
+        size = torch.zeros_like(gains) if slope is None else slope.abs().flatten(1).sum(1)
+        if first:
+            climb.flat = self.flat(size)
+            climb.unit = size if self.balance else torch.ones_like(size)
+        elif self.balance:
+            climb.unit = torch.lerp(size, climb.unit, SMOOTH)
+        return gains.detach(), slope
+
+    def penalty(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of the penalties [n], and its slope at the pictures."""
+        rest = p.detach().requires_grad_()
+        parts = [part.penalty(rest - self.made.zero) for part in self.regularizer.parts if part.penalty is not None]
+        if not parts:
+            return p.new_zeros(len(p)), torch.zeros_like(p)
+        whole = torch.stack(parts).sum(0)
+        return whole.detach(), torch.autograd.grad(whole.sum(), [rest])[0]
+
+    def with_prior(self, leaf: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """The value less what a vector costs that a generator was not trained on."""
+        prior = self.made.parameters.prior
+        if prior is None:
+            return value
+        cost = prior(leaf)
+        leaf.grad = leaf.grad + torch.autograd.grad(cost.sum(), [leaf])[0]  # type: ignore[operator]
+        return value - cost.detach()
 
     def moved(self, p: torch.Tensor, chance: list[torch.Generator]) -> torch.Tensor:
         """The pictures as they are shown at this step: shifted, turned, cut, noisy, each in its own way."""
@@ -115,8 +141,8 @@ class Search:
             grid = torch.nn.functional.affine_grid(where, list(p.shape), align_corners=False)
             p = torch.nn.functional.grid_sample(p, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         for part in self.regularizer.parts:
-            if part.noise:
-                p = p + part.noise * torch.stack([torch.randn(p.shape[1:], generator=one) for one in chance]).to(p)
+            if part.noise is not None:
+                p = p + torch.stack([part.noise(one) * torch.randn(p.shape[1:], generator=one) for one in chance]).to(p)
         return p
 
     def clean(self, leaf: torch.Tensor, step: int) -> None:
@@ -134,11 +160,16 @@ class Search:
         """Refuse what cannot be climbed. Raises ModelError."""
         if not bool(torch.isfinite(gains).all() and torch.isfinite(gradient).all()):
             raise ModelError(f"after {climb.steps} steps the aim or its gradient is NaN or infinite; choose a smaller rate=, or another target.")
-        if not climb.trace and not bool((gradient != 0).any()):
+
+    def flat(self, size: torch.Tensor) -> list[int]:
+        """The pictures from which no direction leads up. Raises ModelError where all are so."""
+        flat = torch.nonzero(size == 0).flatten().tolist()
+        if len(flat) == len(size):
             raise ModelError(
                 "the gradient is zero at the start, so that no direction leads up: the neuron is off there, or a probability is at its end; "
                 "choose another seed=, the layer before the rectifier, or wrap the model without output='probabilities'."
             )
+        return flat  # type: ignore[no-any-return]
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.game import Progress, progress_of
-from askwhy.overall import kept
 from askwhy.overall.ale import Ask, accumulate
 from askwhy.overall.axis import Axis, axis_of
 from askwhy.overall.support import associated, off_data, off_pairs

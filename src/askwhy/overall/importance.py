@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy import kept
 from askwhy.answer import versions
 from askwhy.components import Components, features
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
-from askwhy.overall import kept
 from askwhy.overall.measures import Measure, measure_of
 from askwhy.overall.own import own_importance
 from askwhy.overall.support import associations

@@ -36,28 +36,31 @@ else:
 TOGETHER = 8 * 2**20  # bytes of inputs that are sought together
 PRIOR = 1.0  # weight of |z|^2 / 2, in units of the score
 SCALES: dict[str, Callable[[TorchModel], Scale | None]] = {"raw": lambda model: None, "log_probability": log_probability}
-GENERATED = Preset("raw", "latent", Regularizer(), 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
+GENERATED = Preset("raw", "latent", Regularizer(), False, 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
 
 
 def activation_maximization(
-    model: Any, target: Any, *, versus: Any = None, preset: str = "lucid", score: str | None = None, parameters: str | None = None,
-    regularizer: Regularizer | None = None, steps: int | None = None, rate: float | None = None, copies: int = 1,
+    model: Any, target: Any, *, versus: Any = None, preset: str = "robust", score: str | None = None, parameters: str | None = None,
+    regularizer: Regularizer | None = None, balance: bool | None = None, steps: int | None = None, rate: float | None = None, copies: int = 1,
     generator: Any = None, size: int | None = None, prior: float = PRIOR, shape: Any = None, bounds: Any = None, judge: Any = None,
     images: Any = None, layers: Any = None, seed: int = 0, batch_size: int | str = "auto", progress: bool | Progress | None = None,
 ) -> Portrait:  # fmt: skip
     """What does a cat look like to you: x* = argmax_x S(x) + R(x), by gradient ascent from noise. A list of targets gives one portrait each.
 
     target: class, `neuron`, `concept`, `energy(layer)`, a function of the output, sums of `aim`s; versus is subtracted.
-    preset: "naive", "lecture", "yosinski", "lucid", "maco": score ("raw", or "log_probability" of classes), parameters
-    ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), steps and rate (of Adam), any of which may
-    be replaced. copies of each target: see `regularizers.diversity`. generator: G, a `Generator` or a function z [n, size]
+    preset: "naive", "lecture", "yosinski", "lucid", "maco", "robust": score ("raw", or "log_probability" of classes), parameters
+    ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), balance (whether penalties count in units of
+    the slope's sum, for scores of any scale), steps and rate (of Adam) may be replaced. copies of each target: see `regularizers.diversity`. generator: G, a `Generator` or a function z [n, size]
     -> inputs: z* = argmax S(G(z)) - prior |z|^2 / 2, x* = G(z*). shape, bounds: of an input, and its black and white,
     where no transform tells. judge: another model, which says whether it sees the class. images: real ones, to compare
     the way through `layers`. Ctrl-C keeps the best so far. Raises TargetError, InputError, LayerError, ModelError.
     Example: `askwhy.activation_maximization(model, ["tiger cat", "lynx"], judge=other).plot()`.
     """
     began = time.perf_counter()
-    wrapped, how = torch_model(model), chosen(preset, score, parameters, regularizer, steps, rate, generator)
+    wrapped, how = (
+        torch_model(model),
+        chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate),
+    )
     aims = aims_of(wrapped, target, versus)
     check_whole(copies=copies, seed=seed)
     search = asked(wrapped, aims, how, copies, seed, made_by(wrapped, how, generator, size, prior, shape, bounds, images))
@@ -76,9 +79,13 @@ def activation_maximization(
     x = torch.from_numpy(fields["values"]).to(wrapped.like.device)
     verdict = None if judge is None else judged(judge, fields["pictures"], x, classes_of(search.aims[:n]), wrapped.labels)
     real = None if images is None else beside(wrapped, images, x, layers, None)
-    told = {"engine": climbs[-1].engine, "stopped": climbs[-1].stopped, "paper": how.paper, **({} if real is None else {"images": real.count})}
+    names = tuple(named(wrapped, one) for one in search.aims[:n])
+    before = np.cumsum([0, *(len(climb.best) for climb in climbs)])
+    flat = [names[at + k] for at, climb in zip(before, climbs, strict=False) for k in climb.flat]
+    told = {"flat": flat, "engine": climbs[-1].engine, "stopped": climbs[-1].stopped, "paper": how.paper}
+    told |= {} if real is None else {"images": real.count}
     return Portrait(
-        **fields, **fields_of(verdict, real), target=tuple(named(wrapped, one) for one in search.aims[:n]),
+        **fields, **fields_of(verdict, real), target=names,
         method=preset if generator is None else "generator", params=params_of(how, copies, prior if generator is not None else None), details=told,
         model_calls=sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
     )  # fmt: skip
@@ -87,9 +94,10 @@ def activation_maximization(
 # ---- what is asked ---------------------------------------------------------------------------------------------------
 
 
-def chosen(preset: str, score: Any, parameters: Any, regularizer: Any, steps: Any, rate: Any, generator: Any) -> Preset:
+def chosen(preset: str, generator: Any, **given: Any) -> Preset:
     """The preset with what the user puts in its place. Raises InputError."""
     how = preset_of(preset) if generator is None else GENERATED
+    score, parameters, regularizer, balance, steps, rate = given.values()
     if score is not None and score not in SCALES:
         raise InputError(f"score={score!r}: choose {', '.join(map(repr, SCALES))}.")
     if parameters is not None and (parameters not in WAYS or generator is not None):
@@ -100,7 +108,8 @@ def chosen(preset: str, score: Any, parameters: Any, regularizer: Any, steps: An
     check_whole(**{"steps": 1 if steps is None else steps})
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf")):
         raise InputError(f"rate={rate!r}: give a positive number.")
-    given = {"score": score, "parameters": parameters, "regularizer": regularizer, "steps": steps, "rate": rate}
+    if balance is not None and not isinstance(balance, bool):
+        raise InputError(f"balance={balance!r}: give True (penalties in units of the score's slope) or False (in units of the score).")
     how = replace(how, **{name: value for name, value in given.items() if value is not None})
     if how.parameters != "pixels" and any(part.after for part in how.regularizer.parts):
         names = " + ".join(part.name for part in how.regularizer.parts if part.after)
@@ -165,7 +174,7 @@ def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: in
     within = tuple(part.within(model) for part in how.regularizer.parts if part.within is not None)
     if copies < 2 and not all(part.alone for part in how.regularizer.parts):
         raise InputError("regularizers.diversity drives the copies of one target apart, and there is one; give copies=4.")
-    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), within)
+    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.balance, within)
     for layer in [*layers_in(aims), *(layer for one in within for layer in one.layers)]:
         with model.untouched(), torch.no_grad():
             x = made.inputs(made.parameters.picture(made.parameters.start(seeds[:1])))

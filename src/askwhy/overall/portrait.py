@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy import kept
 from askwhy.errors import InputError
-from askwhy.overall import kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,6 +92,8 @@ class Portrait:
         said = []
         if self.details.get("stopped"):
             said.append(f"stopped after {len(self.trace)} of {self.params['steps']} steps: the best pictures so far")
+        if self.details.get("flat"):
+            said.append(f"no gradient at the start, where the neuron is off: {', '.join(self.details['flat'][:5])}; another seed= may help")
         fallen = [self.target[k] for k in range(len(self)) if self.score[k] < self.start[k]]
         if fallen:
             said.append(f"lower than at the start: {', '.join(fallen[:3])}; the regularizer outweighs the score, give it a smaller weight")

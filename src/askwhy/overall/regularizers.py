@@ -35,7 +35,7 @@ class Part:
     penalty: Callable[[Any], Any] | None = field(default=None, compare=False)  # u -> [n]
     after: Callable[[Any, Any, int], Any] | None = field(default=None, compare=False)  # u, its gradient, step -> u
     motion: Callable[[Any, int], Any] | None = field(default=None, compare=False)  # generator, pixels -> [2, 3] of the picture's plane
-    noise: float = 0.0
+    noise: Callable[[Any], float] | None = field(default=None, compare=False)  # generator -> how much of it
     within: Callable[[Any], Within] | None = field(default=None, compare=False)  # model -> a penalty on what its layers give
     alone: bool = True  # whether a picture's penalty is its own, and not about the other copies of its target
 
@@ -185,10 +185,11 @@ def crops(low: float = 0.3, high: float = 1.0) -> Regularizer:
     return only(f"crops({low:g}, {high:g})", motion=motion)
 
 
-def noise(sigma: float = 0.05) -> Regularizer:
-    """Add normal noise to the picture before each step."""
-    check("noise", sigma)
-    return only(f"noise({sigma:g})", noise=sigma)
+def noise(high: float = 0.2, low: float | None = None) -> Regularizer:
+    """Add normal noise before each step, of a spread between low and high; of the spread high where low is left out."""
+    check("noise", high), check("noise", high if low is None else low, 0, high)
+    name = f"noise({high:g})" if low is None else f"noise({high:g}, {low:g})"
+    return only(name, noise=lambda chance: high if low is None else between(chance, low, high))
 
 
 def between(chance: torch.Generator, low: float, high: float) -> float:

@@ -1,0 +1,206 @@
+"""What a probe is asked, checked, and the fits that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from askwhy.errors import Cancelled, InputError
+from askwhy.game import Progress
+from askwhy.inside.probe_rows import Read, Words
+from askwhy.inside.probing import MEASURES, PROBES, Rows, description_length, fold_of, lookup, one_fold, type_labels
+from askwhy.models.base import is_missing
+
+INPUT = "input"
+READING = 5  # fits that take as long as reading the layers, for the time left
+Sources = Mapping[str, np.ndarray | None]  # rows by layer; None for words that are only looked up
+
+
+class Work:
+    """Counts fits, and stops where the callback says so."""
+
+    def __init__(self, tick: Progress | None) -> None:
+        self.tick, self.done, self.total, self.read = tick, 0, 10 * READING, 0
+
+    def plan(self, sources: int, job: Job, how: str) -> None:
+        fits = job.folds * (1 + bool(how)) + 2 * bool(job.classes)  # a description takes about two
+        self.done, self.total = READING, READING + sources * fits * len(job.probes)
+
+    def reading(self, done: int, total: int) -> None:
+        self.show(READING * done / total)
+
+    def add(self, fits: int) -> None:
+        self.done += fits
+        self.show(0)
+
+    def show(self, more: float) -> None:
+        if self.tick is not None and self.tick(int(self.done + more), self.total) is False:
+            raise Cancelled("stopped before all probes were fitted; the model is as it was found.")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All fits that one question needs."""
+
+    truth: np.ndarray
+    classes: int
+    groups: np.ndarray
+    score: str
+    seed: int
+    types: np.ndarray | None  # of words
+    work: Work
+    probes: tuple[str, ...]
+    folds: int
+    hidden: tuple[int, ...]
+    unsettled: list[str] = field(default_factory=list)
+
+    def table(self, sources: Sources, y: np.ndarray | None = None) -> np.ndarray:
+        """The scores [layers, probes, folds] on the truth, or on other answers y."""
+        fold = fold_of(self.truth, self.groups, self.folds, [self.seed, 0])
+        answers = self.truth if y is None else y
+        return np.array([[[self.one(X, answers, fold == f, probe, f) for f in range(self.folds)] for probe in self.probes] for X in sources.values()])
+
+    def one(self, X: np.ndarray | None, y: np.ndarray, test: np.ndarray, probe: str, f: int) -> float:
+        if X is None:
+            assert self.types is not None
+            found = lookup(self.types, y, self.classes, test, self.score)
+        else:
+            found, settled = one_fold(Rows(X, y, self.classes, self.groups), test, probe, self.score, self.seed + f, self.hidden)
+            self.unsettled.extend([probe] * (not settled))
+        self.work.add(1)
+        return found
+
+    def controls(self, sources: Sources, how: str, kinds: np.ndarray | None, beside: Read | None) -> np.ndarray | None:
+        if kinds is not None and how == "types":
+            return self.table(sources, type_labels(kinds, self.truth, [self.seed, 1]))
+        if beside is None:
+            return None
+        found = self.table(beside.layers)
+        nothing = np.full((len(sources) - len(found), *found.shape[1:]), np.nan)  # the input has no weights
+        return np.concatenate([nothing, found])
+
+    def lengths(self, sources: Sources) -> np.ndarray:
+        """Bits [layers, probes]."""
+        found = np.full((len(sources), len(self.probes)), np.nan)
+        for k, X in enumerate(sources.values()):
+            for p, probe in enumerate(self.probes):
+                if X is not None:
+                    found[k, p] = description_length(Rows(X, self.truth, self.classes, self.groups), probe, self.seed, self.hidden)
+                self.work.add(2)
+        return found
+
+    def cautions(self, classes: Sequence[str], whole: str) -> list[str]:
+        """What is to be said of the data and the fits."""
+        said = []
+        common = np.bincount(self.truth).max() / len(self.truth) if classes else 0.0
+        if self.score == "accuracy" and common > 0.5:
+            said.append(f"{common:.0%} of the answers are the same; score='balanced_accuracy' counts every class alike")
+        rare = [name for k, name in enumerate(classes) if len(np.unique(self.groups[self.truth == k])) < self.folds]
+        if rare:
+            said.append(f"{len(rare)} classes occur in fewer than {self.folds} {whole}, and not in every fold: {', '.join(rare[:8])}")
+        if self.unsettled:
+            said.append(f"{len(self.unsettled)} fits ended before they converged ({', '.join(sorted(set(self.unsettled)))})")
+        return said
+
+
+# ---- what is asked --------------------------------------------------------------------------------------------------
+
+
+def check(probes: Any, folds: Any, seed: Any, hidden: Any, control: Any) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
+    """The probes, the folds, and the MLP's units. Raises InputError."""
+    names = (probes,) if isinstance(probes, str) else tuple(probes)
+    wrong = [name for name in names if name not in PROBES]
+    if wrong or not names:
+        raise InputError(f"probes={probes!r}: choose of {', '.join(map(repr, PROBES))}.")
+    wide = tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)
+    for name, value, least in (("folds", folds, 2), ("seed", seed, 0), *(("hidden", units, 1) for units in wide)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+    if not wide:
+        raise InputError(f"hidden={hidden!r}: give the units of each hidden layer; without one it is the linear probe.")
+    if control not in (True, False, "types", "untrained"):
+        raise InputError(f"control={control!r}: choose True, 'types', 'untrained' or False.")
+    return tuple(dict.fromkeys(names)), int(folds), tuple(map(int, wide))
+
+
+def control_of(control: bool | str, kinds: np.ndarray | None) -> str:
+    if control == "types" and kinds is None:
+        raise InputError("control='types' needs the type of each item, types=, of which many items are; or take control='untrained'.")
+    return ("untrained" if kinds is None else "types") if control is True else control or ""
+
+
+def unit_of(score: str | None, classes: Sequence[str]) -> str:
+    known = [name for name in MEASURES if (name == "r2") != bool(classes)]
+    if score is not None and score not in known:
+        raise InputError(f"score={score!r}: y holds {'classes' if classes else 'numbers'}; choose {', '.join(map(repr, known))}.")
+    return score or known[0]
+
+
+def check_length(name: str, given: int, n: int) -> None:
+    if given != n:
+        raise InputError(f"{name} holds {given} answers for {n} items; give one for each.")
+
+
+def types_of(types: Any, n: int) -> np.ndarray:
+    """The number of each row's type. Raises InputError."""
+    flat = np.asarray(types).astype(str)
+    if flat.shape != (n,):
+        raise InputError(f"types= has the shape {list(flat.shape)} for {n} rows; give one type for each.")
+    kinds = np.unique(flat, return_inverse=True)[1]
+    if kinds.max() + 1 > n / 2:
+        raise InputError(f"types= names {kinds.max() + 1} types for {n} rows; a random answer can only be learned for types that come several times.")
+    return kinds
+
+
+def groups_of(groups: Any, n: int, words: Words | None) -> np.ndarray:
+    """The group of each row; words of a sentence, and of equal sentences, go together. Raises InputError."""
+    if groups is not None and len(groups) != n:
+        raise InputError(f"groups= has {len(groups)} entries for {n} {'items' if words is None else 'sentences'}; give one for each.")
+    if words is None:
+        return np.arange(n) if groups is None else np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    return words.groups_in(groups)
+
+
+def check_folds(truth: np.ndarray, classes: Sequence[str], groups: np.ndarray, folds: int, of_words: bool) -> None:
+    """Raises InputError where there are too few rows or groups for so many folds."""
+    count = len(np.unique(groups))
+    if count < 2 * folds:
+        raise InputError(f"{count} {'sentences' if of_words else 'items or groups'} are too few for folds={folds}; give more, or fewer folds.")
+    for k, name in enumerate(classes if not of_words else ()):  # of words some tags are always rare; the summary names them
+        held = len(np.unique(groups[truth == k]))
+        if held < folds:
+            raise InputError(
+                f"class {name!r} has {held} {'groups' if count < len(truth) else 'items'}, and folds={folds}; give more of them, leave the class out, or take fewer folds (2 or more)."
+            )
+
+
+def truth_of(y: Any, task: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """y [n] as codes with the names of the classes, or as numbers with none. Raises InputError."""
+    flat = y.tolist() if hasattr(y, "tolist") else list(y)
+    for k, one in enumerate(flat):
+        if isinstance(one, (list, tuple)):
+            raise InputError(f"y[{k}] is a {type(one).__name__}; y holds one answer for each item, or one list of tags for each sentence.")
+        if is_missing(one) or one in (float("inf"), float("-inf")):
+            raise InputError(f"y[{k}] is {one!r}; leave out the rows that have no answer.")
+    if len(set(flat)) < 2:
+        raise InputError(f"y is {flat[0]!r} everywhere; there is nothing to read out." if flat else "y is empty.")
+    if task not in (None, "classes", "numbers"):
+        raise InputError(f"task={task!r}: choose 'classes' or 'numbers'.")
+    numeric = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in flat)
+    if task is None and numeric and any(isinstance(one, float) for one in flat):
+        if all(float(one).is_integer() for one in flat) and len(set(flat)) <= 20:
+            raise InputError(f"y holds {len(set(flat))} different whole numbers written as floats; say task='classes' or task='numbers'.")
+        task = "numbers"
+    if task == "numbers":
+        if not numeric:
+            raise InputError(f"y[0] is {flat[0]!r}, which is no number; take task='classes'.")
+        return np.array(flat, np.float64), ()
+    kinds = {"number" if isinstance(one, (int, float)) and not isinstance(one, bool) else type(one).__name__ for one in flat}
+    if len(kinds) > 1:
+        raise InputError(f"y mixes {' and '.join(sorted(kinds))}; give the classes as numbers or as names.")
+    names = sorted(set(flat))
+    code = {name: k for k, name in enumerate(names)}
+    return np.array([code[one] for one in flat]), tuple(map(str, names))
