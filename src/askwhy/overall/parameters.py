@@ -42,10 +42,10 @@ def drawn(seeds: list[int], shape: tuple[int, ...], like: torch.Tensor) -> torch
 
 
 def pixels(canvas: Canvas) -> Parameters:
-    """The picture itself, from the input 0 and some noise."""
+    """The picture itself, from noise: every number anywhere between black and white."""
 
     def start(seeds: list[int]) -> torch.Tensor:
-        return (canvas.zero + 0.1 * drawn(seeds, canvas.shape, canvas.black)).clamp(0, 1)
+        return torch.special.ndtr(drawn(seeds, canvas.shape, canvas.black))
 
     return Parameters(start, lambda leaf: leaf, of_pixels=True)
 

@@ -19,21 +19,22 @@ class Preset:
     regularizer: Regularizer
     balance: bool  # whether penalties count in units of the score's slope, so that they suit scores of any scale
     steps: int
-    rate: float  # Adam's learning rate
+    rate: float  # of Adam; of a plain ascent, how far a number moves in the mean in the first step
     paper: str
+    plain: bool = False  # whether steps are as long as the gradient, and end where the network is sure
 
 
 PRESETS = {
-    "naive": Preset("raw", "pixels", r.none, False, 200, 0.05, "Erhan et al. 2009"),
-    "lecture": Preset("raw", "pixels", r.l1(0.1), True, 300, 0.05, "Simonyan et al. 2014, https://arxiv.org/abs/1312.6034, with R(x) = - sum |x|"),
+    "naive": Preset("log_probability", "pixels", r.none, False, 200, 0.05, "Erhan et al. 2009", plain=True),
+    "lecture": Preset("log_probability", "pixels", r.l1(2), False, 400, 0.1, "Simonyan et al. 2014, https://arxiv.org/abs/1312.6034, with R(x) = - sum |x|", plain=True),
     "yosinski": Preset(
-        "raw", "pixels", r.l2(0.05) + r.blur(0.6, 4) + r.clip_small_pixels(0.1) + r.clip_small_contributions(0.1), True, 300, 0.03,
+        "log_probability", "pixels", r.l2(10) + r.blur(0.6, 4) + r.clip_small_pixels(0.1) + r.clip_small_contributions(0.1), False, 300, 0.03,
         "Yosinski et al. 2015, https://arxiv.org/abs/1506.06579",
     ),
     "lucid": Preset("raw", "fourier", r.jitter(16) + r.scale(0.85, 1.15) + r.rotate(10), False, 512, 0.05, "Olah et al. 2017, https://doi.org/10.23915/distill.00007"),
     "maco": Preset("raw", "phase", r.crops(0.35, 0.95) + r.noise(0.2), False, 300, 0.1, "Fel et al. 2023, https://arxiv.org/abs/2306.06805"),
     "robust": Preset(
-        "raw", "fourier", r.crops(0.4, 1.0) + r.rotate(10) + r.noise(0.2) + r.total_variation(0.1), True, 300, 0.05,
+        "raw", "fourier", r.crops(0.4, 1.0) + r.rotate(10) + r.noise(0.3, 0.0) + r.total_variation(0.1), True, 300, 0.05,
         "lucid's spectrum, under noise as in Cohen et al. 2019, https://arxiv.org/abs/1902.02918, whose gradients show objects and not texture",
     ),
 }  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEGIBLE = 14  # rows and columns up to which the numbers stand in the cells
+LONG = 28  # letters of a name
 COLOURS = "cividis"  # for colour-blind eyes the same as for others
 
 
@@ -35,14 +36,14 @@ def cells(
     small = 8 if max(len(rows), len(columns)) <= 30 else 6
     ax.set_xticks(
         range(len(columns)),
-        [wrapped(one, 24, 1) for one in columns],
+        list(map(ending, columns)),
         fontsize=small,
         fontfamily=fonts(),
         rotation=45,
         ha="right",
         rotation_mode="anchor",
     )
-    ax.set_yticks(range(len(rows)), [wrapped(one, 24, 1) for one in rows], fontsize=small, fontfamily=fonts())
+    ax.set_yticks(range(len(rows)), list(map(ending, rows)), fontsize=small, fontfamily=fonts())
     ax.set_xlabel(wrapped(x, 64), fontsize=9, fontfamily=fonts())
     ax.set_ylabel(wrapped(y, 50), fontsize=9, fontfamily=fonts())
     if max(len(rows), len(columns)) <= LEGIBLE:
@@ -58,3 +59,8 @@ def cells(
     ax.set_title(wrapped(title, 60), fontsize=10, fontfamily=fonts())
     ax.spines[:].set_visible(False)
     return ax
+
+
+def ending(name: str) -> str:
+    """Names of layers differ at their ends."""
+    return (name if len(name) <= LONG else f"…{name[1 - LONG :]}").replace("$", r"\$")

@@ -29,12 +29,13 @@ def probe_curves(
 
     A layer named "input" stands apart from the curve.
     """
-    ax = ax or new_axes(max(6.0, 1.6 + 0.6 * len(layers)), 4.6)
+    ax = ax or new_axes(max(7.0, 3.6 + 0.6 * len(layers)), 4.4)
     for p, name in enumerate(probes):
         colour = INKS[p]
-        curve(ax, layers, values[:, p], std_error[:, p], colour, "-", NAMES.get(name, name))
+        aside = 0.16 * (p - (len(probes) - 1) / 2)  # of what is drawn at the input
+        curve(ax, layers, values[:, p], std_error[:, p], aside, colour, "-", NAMES.get(name, name))
         if control is not None:
-            curve(ax, layers, control[0][:, p], control[1][:, p], colour, "--", f"{NAMES.get(name, name)}, {CONTROLS[control[2]]}")
+            curve(ax, layers, control[0][:, p], control[1][:, p], aside, colour, "--", f"{NAMES.get(name, name)}, {CONTROLS[control[2]]}")
     ax.axhline(chance, color=GREY, linestyle=":", linewidth=1.5, label=CHANCES[unit])
     ax.set_xticks(range(len(layers)), [wrapped(name, 18, 2) for name in short(layers)], rotation=35, ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.4, len(layers) - 0.6)
@@ -46,13 +47,15 @@ def probe_curves(
     return ax
 
 
-def curve(ax: Axes, layers: Sequence[str], values: np.ndarray, error: np.ndarray, colour: str, style: str, label: str) -> None:
+def curve(ax: Axes, layers: Sequence[str], values: np.ndarray, error: np.ndarray, aside: float, colour: str, style: str, label: str) -> None:
     at = np.arange(len(layers))
     inside = np.array([name != INPUT for name in layers])
     face = colour if style == "-" else ax.get_facecolor()
     ax.fill_between(at[inside], (values - 1.96 * error)[inside], (values + 1.96 * error)[inside], color=colour, alpha=0.2, linewidth=0)
     ax.plot(at[inside], values[inside], style, color=colour, marker="o", markersize=5, markerfacecolor=face, linewidth=2, label=label)
-    ax.errorbar(at[~inside], values[~inside], yerr=1.96 * error[~inside], fmt="s", color=colour, markerfacecolor=face, markersize=6, capsize=3)
+    ax.errorbar(
+        at[~inside] + aside, values[~inside], yerr=1.96 * error[~inside], fmt="s", color=colour, markerfacecolor=face, markersize=6, capsize=3
+    )
 
 
 def short(layers: Sequence[str]) -> list[str]:

@@ -35,7 +35,8 @@ def text(pieces: Sequence[Piece], ax: Axes | None = None, *, title: str = "", un
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
-    top = limit(np.array([piece.value for piece in pieces if piece.value is not None]))
+    values = np.array([piece.value for piece in pieces if piece.value is not None])
+    top = limit(values)
     width = (WIDTH if ax is None else ax.get_window_extent().width / ax.figure.dpi + MARGIN) - MARGIN
     lines = list(lines_of(pieces, width * 72))
     ax = ax or new_axes(WIDTH, max(1.2, 0.5 + len(lines) * SIZE * LINE / 72))
@@ -54,6 +55,8 @@ def text(pieces: Sequence[Piece], ax: Axes | None = None, *, title: str = "", un
     scale: Any = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
     scale.set_label(wrapped(unit, 24), fontsize=8)
     scale.ax.tick_params(labelsize=8)
+    if not (values < 0).any():
+        scale.ax.set_ylim(0, top)
     return ax
 
 
