@@ -413,6 +413,21 @@ def test_a_generator_is_searched_in_its_own_space():
     assert np.isnan(found.shown_score).all()
 
 
+def test_a_generator_of_pictures_goes_through_the_models_scaling(net):
+    class Grey:
+        latent, of_pictures = 2, True
+
+        def __call__(self, z: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(z).mean(1)[:, None, None, None].expand(-1, 3, 10, 12)
+
+    model = aw.wrap(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), transform=bgr)
+    found = aw.activation_maximization(model, 1, generator=Grey(), steps=5)
+    grey = torch.sigmoid(torch.from_numpy(found.latent)).mean().item()
+    assert np.allclose(found.values[0][:, 0, 0], 255 * grey - np.float32([104, 117, 124]), atol=1e-3)
+    assert abs(int(found.pictures[0, 0, 0, 0]) - round(255 * grey)) <= 1
+    assert found.shown_score[0] == pytest.approx(found.score[0], abs=1.0)
+
+
 def test_what_is_no_generator_is_refused():
     for given, why in (({"generator": 3}, "function z"), ({"generator": lambda z: z}, "size="), ({"size": 3}, "leave it out")):
         with pytest.raises(InputError, match=why):

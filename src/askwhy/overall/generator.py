@@ -78,6 +78,11 @@ class Generator:
         """ "vae" or "gan"."""
         return str(self.params["kind"])
 
+    @property
+    def of_pictures(self) -> bool:
+        """Whether it makes pictures from black (0) to white (1), and no inputs in a range of their own."""
+        return bool((self.low == 0).all() and (self.high == 1).all())
+
     @cached_property
     def _net(self) -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
