@@ -28,7 +28,7 @@ PRESETS = {
     "naive": Preset("log_probability", "pixels", r.none, False, 200, 0.05, "Erhan et al. 2009", plain=True),
     "lecture": Preset("log_probability", "pixels", r.l1(2), False, 400, 0.1, "Simonyan et al. 2014, https://arxiv.org/abs/1312.6034, with R(x) = - sum |x|", plain=True),
     "yosinski": Preset(
-        "log_probability", "pixels", r.l2(10) + r.blur(0.6, 4) + r.clip_small_pixels(0.1) + r.clip_small_contributions(0.1), False, 300, 0.03,
+        "log_probability", "pixels", r.l2(2) + r.blur(0.6, 4) + r.clip_small_pixels(0.1) + r.clip_small_contributions(0.1), False, 300, 0.03,
         "Yosinski et al. 2015, https://arxiv.org/abs/1506.06579",
     ),
     "lucid": Preset("raw", "fourier", r.jitter(16) + r.scale(0.85, 1.15) + r.rotate(10), False, 512, 0.05, "Olah et al. 2017, https://doi.org/10.23915/distill.00007"),
