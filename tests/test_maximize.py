@@ -593,8 +593,21 @@ def test_one_dead_unit_among_others_is_told():
         half[1].bias.copy_(torch.tensor([-1e4, 10.0]))
     found = aw.activation_maximization(half, [0, 1], preset="naive", steps=5, **GREY)
     assert found.details["flat"] == ["class 0"]
-    assert "no gradient at the start" in found.summary()
+    assert "no gradient wherever" in found.summary()
     assert found.score[1] > found.start[1]
+
+
+def test_a_neuron_that_is_off_for_grey_is_begun_with_louder_noise():
+    edge = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        edge[0].bias.copy_(torch.tensor([-1.0, 1.0]))  # class 0 wants contrast
+        edge[0].weight[0] = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(0))
+        edge[0].weight[0] -= edge[0].weight[0].mean()
+    options = {"shape": (3, 24, 24), "bounds": (0, 1), "preset": "lucid", "steps": 20}
+    found = aw.activation_maximization(edge, [0, 1], **options)
+    assert found.details["flat"] == []
+    assert found.score[0] > found.start[0] > 0
+    assert np.allclose(found[1].values, aw.activation_maximization(edge, 1, **options).values, atol=1e-3), "the other one begins as it does alone"
 
 
 def test_a_model_without_layers_is_refused():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch", "torch")
 
+LOUDER = (10.0, 100.0, 300.0)  # times the noise of the start, where a neuron is off
 SMOOTH = 0.9  # of the running mean of the slope, in units of which penalties count
 
 
@@ -66,15 +67,17 @@ class Search:
     def climb(self, steps: int, rate: float, tick: Progress | None) -> Climb:
         """Up, by Adam or as the gradient says. A callback that answers False, or an interrupt, ends it early with what there is."""
         with self.model.untouched(), torch.inference_mode(False), torch.enable_grad(), resident():
-            leaf = self.made.parameters.start(self.seeds).detach().requires_grad_()
-            climb, chance = Climb(leaf.detach().clone(), leaf.detach().clone()), [torch.Generator().manual_seed(2**32 + seed) for seed in self.seeds]
-            run, climb.engine = self.engine(leaf, steps)
+            leaf = self.made.parameters.start(self.seeds).detach()
+            run, engine = self.engine(leaf, steps)
+            leaf, flat = self.awake(leaf, run)
+            climb, chance = Climb(leaf.clone(), leaf.clone(), flat=flat, engine=engine), self.chances()
+            leaf.requires_grad_()
             steps_up = (torch.optim.SGD if self.plain else torch.optim.Adam)([leaf], lr=rate)
             top = None
             try:
                 for step in range(steps):
                     p = self.made.parameters.picture(leaf)
-                    gains, slope = self.slope(p, run, chance, climb, first=step == 0)
+                    gains, slope = self.slope(p, run, chance, climb)
                     penalty, back = self.penalty(p)
                     value = gains - climb.unit * penalty
                     (leaf.grad,) = torch.autograd.grad(p, [leaf], -slope + climb.unit[:, None, None, None] * back)
@@ -108,13 +111,12 @@ class Search:
         comparable = not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
         return value >= top if comparable and top is not None else torch.ones_like(value, dtype=torch.bool)
 
-    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb, first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, torch.Tensor]:
         """The aims [n] and their slope at the pictures; also the unit in which penalties count, which follows the slope."""
         gains, apart = run(self.made.inputs(self.moved(p, chance)))
         (slope,) = torch.autograd.grad((gains - apart).sum(), [p], retain_graph=True, allow_unused=True)
         size = torch.zeros_like(gains) if slope is None else slope.abs().flatten(1).sum(1)
-        if first:
-            climb.flat = self.flat(size)
+        if climb.unit is None:
             climb.unit = size if self.balance else torch.ones_like(size)
         elif self.balance:
             climb.unit = torch.lerp(size, climb.unit, SMOOTH)
@@ -166,15 +168,25 @@ class Search:
         if not bool(torch.isfinite(gains).all() and torch.isfinite(gradient).all()):
             raise ModelError(f"after {climb.steps} steps the aim or its gradient is NaN or infinite; choose a smaller rate=, or another target.")
 
-    def flat(self, size: torch.Tensor) -> list[int]:
-        """The pictures from which no direction leads up. Raises ModelError where all are so."""
-        flat = torch.nonzero(size == 0).flatten().tolist()
-        if len(flat) == len(size):
+    def chances(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(2**32 + seed) for seed in self.seeds]
+
+    def awake(self, leaf: torch.Tensor, run: Any) -> tuple[torch.Tensor, list[int]]:
+        """Where a neuron is off at the start, begin with other and louder noise; the pictures that stay without a gradient. Raises ModelError."""
+        for attempt, loud in enumerate((*LOUDER, 0.0)):
+            p = self.made.parameters.picture(leaf).detach().requires_grad_()
+            gains, _ = run(self.made.inputs(self.moved(p, self.chances())))
+            (slope,) = torch.autograd.grad(gains.sum(), [p], allow_unused=True)
+            flat = list(range(len(leaf))) if slope is None else torch.nonzero(slope.flatten(1).abs().amax(1) == 0).flatten().tolist()
+            if not flat or slope is None or not loud:
+                break
+            leaf[flat] = self.made.parameters.start([self.seeds[k] + 1000 * (attempt + 1) for k in flat], loud)
+        if len(flat) == len(leaf):
             raise ModelError(
-                "the gradient is zero at the start, so that no direction leads up: the neuron is off there, or a probability is at its end; "
-                "choose another seed=, the layer before the rectifier, or wrap the model without output='probabilities'."
+                "the gradient is zero wherever the search begins, so that no direction leads up: the neuron is off there, or a probability is "
+                "at its end; choose the layer before the rectifier, or wrap the model without output='probabilities'."
             )
-        return flat  # type: ignore[no-any-return]
+        return leaf, flat
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
 

@@ -27,9 +27,9 @@ SMALL = 0.01  # of a spectrum at the start, so that a picture begins grey
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """start(n, seeds) -> a leaf [n, ...]; picture(leaf) -> p [n, c, h, w] in 0..1."""
+    """start(seeds, loud) -> a leaf [n, ...], so many times as far from a plain picture; picture(leaf) -> p [n, c, h, w] in 0..1."""
 
-    start: Callable[[list[int]], torch.Tensor]
+    start: Callable[..., torch.Tensor]
     picture: Callable[[torch.Tensor], torch.Tensor]
     of_pixels: bool = False  # whether the leaf is the picture itself, which can be blurred and clipped between steps
     prior: Callable[[torch.Tensor], torch.Tensor] | None = None  # a penalty [n] on the leaf
@@ -44,7 +44,7 @@ def drawn(seeds: list[int], shape: tuple[int, ...], like: torch.Tensor) -> torch
 def pixels(canvas: Canvas) -> Parameters:
     """The picture itself, from noise: every number anywhere between black and white."""
 
-    def start(seeds: list[int]) -> torch.Tensor:
+    def start(seeds: list[int], loud: float = 1.0) -> torch.Tensor:
         return torch.special.ndtr(drawn(seeds, canvas.shape, canvas.black))
 
     return Parameters(start, lambda leaf: leaf, of_pixels=True)
@@ -55,8 +55,8 @@ def fourier(canvas: Canvas) -> Parameters:
     c, h, w = canvas.shape
     fall = as_like(1 / frequencies(h, w) / math.sqrt(h * w), canvas)
 
-    def start(seeds: list[int]) -> torch.Tensor:
-        return SMALL * drawn(seeds, (c, h, w // 2 + 1, 2), canvas.black)
+    def start(seeds: list[int], loud: float = 1.0) -> torch.Tensor:
+        return SMALL * loud * drawn(seeds, (c, h, w // 2 + 1, 2), canvas.black)
 
     def picture(leaf: torch.Tensor) -> torch.Tensor:
         return coloured(inverse(torch.view_as_complex(leaf.float()) * (fall * math.sqrt(h * w) / 4).float(), h, w), canvas)
@@ -71,7 +71,7 @@ def phases(canvas: Canvas) -> Parameters:
     magnitude[0, 0] = 0  # the mean colour: grey
     fixed = as_like(magnitude, canvas).float()
 
-    def start(seeds: list[int]) -> torch.Tensor:
+    def start(seeds: list[int], loud: float = 1.0) -> torch.Tensor:
         return math.pi * drawn(seeds, (c, h, w // 2 + 1), canvas.black)
 
     def picture(leaf: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ def phases(canvas: Canvas) -> Parameters:
 def latent(generate: Callable[[torch.Tensor], torch.Tensor], size: int, weight: float, like: torch.Tensor) -> Parameters:
     """What a generator makes of a vector z; penalty: weight |z|^2 / 2, the prior of a standard normal z."""
 
-    def start(seeds: list[int]) -> torch.Tensor:
+    def start(seeds: list[int], loud: float = 1.0) -> torch.Tensor:
         return drawn(seeds, (size,), like)
 
     return Parameters(start, generate, prior=(lambda z: weight * z.square().sum(1) / 2) if weight else None)

@@ -93,7 +93,7 @@ class Portrait:
         if self.details.get("stopped"):
             said.append(f"stopped after {len(self.trace)} of {self.params['steps']} steps: the best pictures so far")
         if self.details.get("flat"):
-            said.append(f"no gradient at the start, where the neuron is off: {', '.join(self.details['flat'][:5])}; another seed= may help")
+            said.append(f"no gradient wherever the search began, where the neuron is off: {', '.join(self.details['flat'][:5])}")
         fallen = [self.target[k] for k in range(len(self)) if self.score[k] < self.start[k]]
         if fallen:
             said.append(f"lower than at the start: {', '.join(fallen[:3])}; the regularizer outweighs the score, give it a smaller weight")
