@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     model: Any = aw.zoo.load("efficientnet-lite0")
+    x = torch.rand(4, 3, 224, 224) * 2 - 1
     with model.untouched():
-        x = torch.rand(4, 3, 224, 224) * 2 - 1
         twin = model.slope_twin(x, 10**4, "floor", lambda out: out[:, 282])
     ask = partial(aw.activation_maximization, model, steps=given.steps)
     for count in (1, 10):

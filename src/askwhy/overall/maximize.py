@@ -81,7 +81,9 @@ def activation_maximization(
     real = None if images is None else beside(wrapped, images, x, layers, None)
     names = tuple(named(wrapped, one) for one in search.aims[:n])
     before = np.cumsum([0, *(len(climb.best) for climb in climbs)])
-    flat = [names[at + k] for at, climb in zip(before, climbs, strict=False) for k in climb.flat]
+    flat = [
+        names[at + k] for at, climb in zip(before, climbs, strict=False) for k in climb.flat if not fields["score"][at + k] > fields["start"][at + k]
+    ]
     told = {"flat": flat, "engine": climbs[-1].engine, "stopped": climbs[-1].stopped, "paper": how.paper}
     told |= {} if real is None else {"images": real.count}
     return Portrait(
