@@ -17,6 +17,7 @@ from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
 from askwhy.inside.probe_job import (
     INPUT,
+    READING,
     Job,
     Work,
     check,
@@ -148,7 +149,7 @@ class Probe:
         """A few lines: the best layer of each probe, what it is worth, the cost and how far to trust it."""
         what = f"{self.rows:,} {self.details.get('of', 'rows')}" + (f" in {len(self.classes)} classes" if self.classes else "")
         lines = [
-            f"what {' and '.join(self.probes)} probes read from {len(self.layers)} layers: {what}, {self.unit} on unseen rows, chance {self.chance:.3f}"
+            f"what {' and '.join(self.probes)} probes read from {sum(name != INPUT for name in self.layers)} layers: {what}, {self.unit} on unseen rows, chance {self.chance:.3f}"
         ]
         lines += [self._line(p) for p in range(len(self.probes))]
         lines += [f"control: {CONTROLS[self.control_kind]}" + " (drawn once)"] if self.control is not None else []
@@ -223,8 +224,11 @@ def probe(
 
         def read(of: Any) -> Read:
             if words is None:
-                return read_items(of, X, layer, pool, batch_size, work.reading)
-            return read_words(of, words, layer, pieces, batch_size, work.reading)
+                got = read_items(of, X, layer, pool, batch_size, work.reading)
+            else:
+                got = read_words(of, words, layer, pieces, batch_size, work.reading)
+            work.add(READING)
+            return got
 
         found = read(wrapped)
         check_length("y", len(truth), found.rows)
@@ -233,7 +237,7 @@ def probe(
         beside = read(untrained(wrapped, seed)) if how == "untrained" else None
         job = Job(truth, len(classes), group, unit_of(score, classes), seed, found.types, work, *asked)
         sources = found.sources
-        work.plan(len(sources), job, how)
+        work.plan(len(sources), len(sources if how == "types" else beside.layers if beside else ()), job)
         scores = job.table(sources)
         other = job.controls(sources, how, kinds, beside)
         bits = job.lengths(sources) if classes else None

@@ -23,11 +23,11 @@ class Work:
     """Counts fits, and stops where the callback says so."""
 
     def __init__(self, tick: Progress | None) -> None:
-        self.tick, self.done, self.total, self.read = tick, 0, 10 * READING, 0
+        self.tick, self.done, self.total = tick, 0, 10 * READING
 
-    def plan(self, sources: int, job: Job, how: str) -> None:
-        fits = job.folds * (1 + bool(how)) + 2 * bool(job.classes)  # a description takes about two
-        self.done, self.total = READING, READING + sources * fits * len(job.probes)
+    def plan(self, sources: int, controls: int, job: Job) -> None:
+        fits = job.folds * (sources + controls) + 2 * sources * bool(job.classes)  # a description takes about two
+        self.total = self.done + fits * len(job.probes)
 
     def reading(self, done: int, total: int) -> None:
         self.show(READING * done / total)

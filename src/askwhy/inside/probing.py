@@ -20,7 +20,7 @@ else:
 Predict = Callable[[np.ndarray], np.ndarray]  # rows [m, d] -> probabilities [m, classes], or numbers [m]
 Measure = Callable[[np.ndarray, np.ndarray], float]  # (truth, what a probe predicts) -> larger is better
 
-HELD = 7  # one part in so many of the training rows chooses the strength of the regularization
+HELD, FEW = 7, 1000  # one part in so many of the training rows chooses the regularization; of fewer rows than FEW each part in turn
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the linear probe: C = 1 / L2 penalty, strongest penalty first
 MAX_ITER = 1000  # of L-BFGS
 ROUNDS, STEPS, BATCH, STOP = 40, 30, 256, 4  # of the MLP: the most rounds, the least steps in one, rows in a step, halvings in a row that end it
@@ -65,10 +65,10 @@ def fold_of(y: np.ndarray, groups: np.ndarray, folds: int, seed: Any) -> np.ndar
     return fold
 
 
-def held_of(rows: Rows, seed: Any) -> np.ndarray:
-    """Which training rows are kept aside to choose the regularization [n]; where there are too few groups, rows of one group are parted."""
+def inner_parts(rows: Rows, seed: Any) -> np.ndarray:
+    """Training rows in HELD parts, to choose the regularization with; where there are too few groups, rows of one group are parted."""
     few = len(np.unique(rows.groups)) < HELD
-    return fold_of(rows.y, np.arange(len(rows.y)) if few else rows.groups, HELD, seed) == 0
+    return fold_of(rows.y, np.arange(len(rows.y)) if few else rows.groups, HELD, seed)
 
 
 # ---- measures -------------------------------------------------------------------------------------------------------
@@ -113,19 +113,25 @@ def corrected_error(scores: np.ndarray) -> np.ndarray:
 
 
 def linear(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> Fitted:
-    """Logistic or ridge regression, its L2 made weaker until the rows kept aside are predicted worse; the best is refitted to all rows."""
-    held = held_of(rows, seed)
-    inner, outer = rows.at(~held), rows.at(held)
-    fit = logistic if rows.classes else ridge
-    best, found, start, last = -np.inf, STRENGTHS[0], None, None
-    for strength in STRENGTHS:
-        fitted = last = fit(inner, strength, last)
-        now = measure(outer.y, fitted.predict(outer.X))
-        if now < best:
+    """Logistic or ridge regression. Its L2 is made weaker until rows kept aside are predicted worse; the best is refitted to all rows."""
+    part, fit = inner_parts(rows, seed), logistic if rows.classes else ridge
+    turns = range(HELD if len(rows.y) < FEW else 1)  # of few rows each is kept aside once
+    last: list[Fitted | None] = [None for _ in turns]
+    best, chosen, start = (-np.inf, -np.inf), STRENGTHS[0], None
+    for C in STRENGTHS:
+        last = [fit(rows.at(part != k), C, last[k]) for k in turns]
+        now = tuple(np.mean([judged(last[k], rows.at(part == k), measure) for k in turns], 0))  # type: ignore[arg-type]
+        if now[0] < best[0] and now[1] <= best[1]:
             break
         if now > best:
-            best, found, start = now, strength, fitted
-    return fit(rows, found, start)
+            best, chosen, start = now, C, last[0]
+    return fit(rows, chosen, start)
+
+
+def judged(fitted: Fitted, rows: Rows, measure: Measure) -> tuple[float, float]:
+    """The measure and, for equal ones, the likelihood."""
+    out = fitted.predict(rows.X)
+    return measure(rows.y, out), likelihood(rows.y, out) if rows.classes else 0.0
 
 
 def logistic(rows: Rows, C: float, start: Fitted | None) -> Fitted:
@@ -141,6 +147,7 @@ def logistic(rows: Rows, C: float, start: Fitted | None) -> Fitted:
         model.coef_, model.intercept_ = start.model.coef_.copy(), start.model.intercept_.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the summary says it
+        warnings.filterwarnings("ignore", "The number of unique classes")  # in the first blocks of a code nearly every row is another class
         model.fit(rows.X, rows.y)
     return Fitted(softmax(model, rows.classes), bool(model.n_iter_[0] < MAX_ITER), model)
 
@@ -168,8 +175,8 @@ def mlp(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> Fit
 
     Adam at 1e-3, halved after a round that betters neither the measure nor the loss on those, until four in a row do not.
     """
-    held = held_of(rows, seed)
-    inner, outer = rows.at(~held), rows.at(held)
+    part = inner_parts(rows, seed)
+    inner, outer = rows.at(part != 0), rows.at(part == 0)
     centre, scale = (0.0, 1.0) if rows.classes else (float(inner.y.mean()), float(inner.y.std()) or 1.0)
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch other devices
@@ -182,8 +189,7 @@ def mlp(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> Fit
         for k in range(ROUNDS + 1):
             if k:
                 train(net, optimizer, *data)
-            out = predict(outer.X)
-            now = measure(outer.y, out), likelihood(outer.y, out) if rows.classes else -np.inf
+            now = judged(Fitted(predict), outer, measure)
             if now[0] > best[0]:
                 kept = copied(net)
             misses = 0 if now[0] > best[0] or now[1] > best[1] else misses + 1
