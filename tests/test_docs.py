@@ -23,6 +23,20 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert (tmp_path / "lime.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("page", ["dreams", "effects", "inside", "probing"])
+def test_the_python_of_the_pages_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_pages_pictures_and_links_are_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?://)([\w./-]+\.(?:md|jpg|png|py))\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} points to {link}"
+
+
 def test_the_readmes_table_names_every_method_and_what_it_needs():
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\w+) \| [\w, ]+ \|$", README, re.MULTILINE))
     assert rows == {m.name: m.needs for m in aw.methods()}
