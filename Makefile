@@ -28,13 +28,15 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## askwhy beside its peers and the floor (about 25 minutes)
+bench: $(INSTALLED) ## askwhy beside its peers and the floor (about 30 minutes)
 	$(BIN)/python benchmarks/vision.py
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/shapley.py
 	$(BIN)/python benchmarks/surrogates.py
 	$(BIN)/python benchmarks/anchors.py
+	$(BIN)/python benchmarks/dream.py --rounds 3 --steps 40
+	$(BIN)/python benchmarks/inside.py --rounds 3 --images 300
 	$(BIN)/python benchmarks/start.py
 
 clean: ## remove the virtual environment and what the tools left behind

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy._memory import resident
 from askwhy.errors import AskwhyError, InputError, LayerError, UnsupportedError
 from askwhy.game import BatchSize, Progress, batch_size_of, counted
 from askwhy.models import wrap
@@ -111,7 +112,8 @@ def copied(name: str, out: torch.Tensor, items: Items, own: range) -> torch.Tens
 def fitting(asked: Asked, items: Items, own: range, size: BatchSize) -> dict[str, Any] | None:
     """What the layers give for these items; None, and a smaller size, where they do not fit into memory together."""
     try:
-        return pass_of(asked, items, own)
+        with resident():
+            return pass_of(asked, items, own)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, AskwhyError) or not is_out_of_memory(error):
             raise
