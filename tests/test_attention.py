@@ -429,8 +429,9 @@ def test_cross_attention_of_equal_length_has_weights_and_no_rollout():
     assert "multihead_attn" in why.details["note"]
     assert "no rollout" in why.summary()
     with pytest.raises(InputError, match="from one set of tokens to another"):
-        why.plot()
-    why.plot(how="heads"), why.plot(how="matrix", layer=2, head=1)
+        why.plot(how="words")
+    assert len(why.plot().figure.axes) == len(why.plot(how="heads").figure.axes)
+    why.plot(how="matrix", layer=2, head=1)
 
 
 def test_a_pooling_query_behind_the_layers_does_no_harm(tokens):

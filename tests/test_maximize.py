@@ -436,6 +436,40 @@ def test_what_is_no_generator_is_refused():
         aw.activation_maximization(line(), 0, generator=lambda z: z, size=3, prior=-1)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"preset": "robust"}, "preset='robust'"), ({"shape": (1, 6, 6)}, "shape="), ({"bounds": (0, 1)}, "bounds="),
+        ({"generator": None, "size": None, "prior": 0.1, **GREY}, "prior=0.1"), ({"layers": ["0"]}, "give images="),
+    ],
+)  # fmt: skip
+def test_what_would_have_no_effect_is_refused(given, why):
+    with pytest.raises(InputError, match=why):
+        aw.activation_maximization(line(), 0, **{"generator": lambda z: z.reshape(-1, 1, 6, 6), "size": 36, **given})
+
+
+def test_a_generator_of_pictures_needs_bounds_alone():
+    class Grey:
+        latent, of_pictures, shape = 36, True, (1, 6, 6)
+
+        def __call__(self, z: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(z).reshape(-1, 1, 6, 6)
+
+    found = aw.activation_maximization(line(), 0, generator=Grey(), bounds=(-2, 4), steps=3)
+    assert np.allclose(found.values, 6 / (1 + np.exp(-found.latent.reshape(-1, 1, 6, 6))) - 2, atol=1e-5)
+    assert "8-bit" in found.summary()
+
+
+def test_a_picture_of_unknown_scale_is_not_said_to_have_an_8_bit_score():
+    found = aw.activation_maximization(line(), 0, generator=lambda z: z.reshape(-1, 1, 6, 6), size=36, steps=3)
+    assert "nan" not in found.summary()
+
+
+def test_a_target_without_a_gradient_is_refused():
+    with pytest.raises(ModelError, match="no gradient with respect"):
+        aw.activation_maximization(line(), lambda out: out.detach()[:, 0], **GREY)
+
+
 # ---- judges and real images ------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,33 @@ from askwhy.files import read_archive, write_file
 from askwhy.saved import FORMAT, plain, tuples
 
 T = TypeVar("T")
+
+
+class Kept:
+    """What all results that are not an Explanation share: equal when they hold the same, a file, and a card in a notebook."""
+
+    several: frozenset[str] = frozenset()  # fields that are tuples of arrays
+    plot: Callable[..., Any]
+    summary: Callable[[], str]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
+        return write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Raises FileError for anything else."""
+        return read(cls, path, cls.several)
+
+    def _repr_html_(self) -> str:
+        from askwhy.show import as_data_uri
+
+        return f'<div><img alt="{escape(repr(self))}" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
 
 
 def write(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -34,7 +62,7 @@ def write(result: Any, path: str | os.PathLike[str]) -> Path:
         else:
             rest[f.name] = value
     buffer = io.BytesIO()
-    told = json.dumps({"askwhy": FORMAT, "kind": type(result).__name__, **rest}, default=plain)
+    told = json.dumps({**rest, "askwhy": FORMAT, "kind": type(result).__name__}, default=plain)
     np.savez_compressed(buffer, json=np.array(told), **arrays)  # type: ignore[arg-type]
     return write_file(path, buffer.getvalue())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from askwhy.places import in_places as in_places
 from askwhy.places import pooled as pooled
 from askwhy.places import real_places as real_places
 from askwhy.score import too_large
-from askwhy.tap import find_layer
+from askwhy.tap import find_layer, hooked
 from askwhy.targets import Reached, one_tensor
 
 if TYPE_CHECKING:
@@ -129,27 +130,17 @@ def pass_of(asked: Asked, items: Items, own: range) -> dict[str, Any]:
     found: dict[str, list[Any]] = {name: [] for name in asked.names}
     failed: dict[str, AskwhyError] = {}
 
-    def hook_for(name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any, out: Any) -> None:
-            try:
-                rows = items_first(output_of(module, out, name), name, len(own), asked.axes)
-                found[name].append(asked.keep(name, rows, items, own))
-            except LayerError as error:
-                failed[name] = error
-            if not asked.first and all(found.values()):
-                raise Reached
-
-        return hook
-
-    with model.untouched(), torch.no_grad():
-        handles = [model.net.get_submodule(name).register_forward_hook(hook_for(name)) for name in asked.names]
+    def hook(name: str, module: Any, out: Any) -> None:
         try:
-            model.forward(items.batch[own.start : own.stop], items.beside(own))
-        except Reached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+            rows = items_first(output_of(module, out, name), name, len(own), asked.axes)
+            found[name].append(asked.keep(name, rows, items, own))
+        except LayerError as error:
+            failed[name] = error
+        if not asked.first and all(found.values()):
+            raise Reached
+
+    with model.untouched(), torch.no_grad(), hooked(model.net, asked.names, hook), suppress(Reached):
+        model.forward(items.batch[own.start : own.stop], items.beside(own))
     if asked.first and asked.stages:
         some = [name for name, outs in found.items() if len(outs) == 1 and name not in failed]
         asked.names = some or asked.names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,19 @@ def find_layer(net: torch.nn.Module, layer: Any) -> tuple[str, torch.nn.Module]:
 
 
 @contextmanager
+def hooked(net: torch.nn.Module, names: Iterable[str], hook: Callable[[str, torch.nn.Module, Any], Any]) -> Iterator[None]:
+    """Inside the block, hook(name, module, output) runs behind each of these layers; what it returns, if anything, replaces the output."""
+    handles = []
+    try:
+        for name in dict.fromkeys(names):
+            handles.append(net.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: hook(name, module, out)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def tap(
     net: torch.nn.Module, layers: Sequence[Any], edit: Callable[[str, torch.Tensor], torch.Tensor | None] | None = None
 ) -> Iterator[dict[str, list[torch.Tensor]]]:
@@ -38,28 +51,18 @@ def tap(
     edit(name, output) may return another tensor for the model to go on with. The model goes on with a copy, so that a
     later in-place operation does not change what is kept. Example: `with tap(net, ["conv1"]) as seen: net(x)`.
     """
-    found = dict(find_layer(net, layer) for layer in layers)  # a layer that is named twice is kept once
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in found}
-    handles = []
+    seen: dict[str, list[torch.Tensor]] = {find_layer(net, layer)[0]: [] for layer in layers}
 
-    def hook_for(name: str) -> Callable[..., torch.Tensor | None]:
-        def hook(module: torch.nn.Module, args: Any, out: Any) -> torch.Tensor | None:
-            if not isinstance(out, torch.Tensor):
-                raise LayerError(f"layer {name!r} gives a {type(out).__name__} and not one tensor; choose a layer inside it.")
-            changed = edit(name, out) if edit else None
-            out = out if changed is None else changed
-            seen[name].append(out)
-            return out.clone()
+    def hook(name: str, module: torch.nn.Module, out: Any) -> torch.Tensor:
+        if not isinstance(out, torch.Tensor):
+            raise LayerError(f"layer {name!r} gives a {type(out).__name__} and not one tensor; choose a layer inside it.")
+        changed = edit(name, out) if edit else None
+        out = out if changed is None else changed
+        seen[name].append(out)
+        return out.clone()
 
-        return hook
-
-    try:
-        for name, module in found.items():
-            handles.append(module.register_forward_hook(hook_for(name)))
+    with hooked(net, seen, hook):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def once(seen: dict[str, list[torch.Tensor]], name: str) -> torch.Tensor:

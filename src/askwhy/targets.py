@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from askwhy.errors import LayerError, TargetError
 from askwhy.models.base import contents, show_shape, to_numpy
-from askwhy.tap import find_layer
+from askwhy.tap import find_layer, hooked
 
 if TYPE_CHECKING:
     import torch
@@ -125,28 +126,20 @@ def ending_at(net: torch.nn.Module, layer: str, run: Callable[[], Any]) -> torch
     """
     found: list[torch.Tensor] = []
 
-    def stop(module: torch.nn.Module, args: Any, out: Any) -> None:
-        found.append(one_tensor(out, layer))
+    def stop(name: str, module: torch.nn.Module, out: Any) -> None:
+        found.append(one_tensor(out, name))
         raise Reached
 
-    handle = net.get_submodule(layer).register_forward_hook(stop)
-    try:
+    with hooked(net, [layer], stop), suppress(Reached):
         run()
-    except Reached:
-        pass
-    finally:
-        handle.remove()
     return only_run(found, layer)
 
 
 def check_layer(net: torch.nn.Module, layer: str, run: Callable[[], Any]) -> None:
     """Refuse a layer that does not give one tensor, with a row for the item, in a whole pass `run()` for one item. Raises LayerError."""
     found: list[torch.Tensor] = []
-    handle = net.get_submodule(layer).register_forward_hook(lambda module, args, out: found.append(one_tensor(out, layer)))
-    try:
+    with hooked(net, [layer], lambda name, module, out: found.append(one_tensor(out, name))):
         run()
-    finally:
-        handle.remove()
     out = only_run(found, layer)
     if out.ndim == 0 or len(out) != 1:
         raise LayerError(f"layer {layer!r} gives {show_shape(out)} for one item; a target needs a layer whose first axis counts the items.")

@@ -7,18 +7,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import FileError, InputError, LayerError, near
 from askwhy.game import Progress, progress_of
 from askwhy.inside.gathered import INDEX, PHOTOS, Gathered, told_of
 from askwhy.inside.stored import in_bytes, new_folder, writing
+from askwhy.kept import Kept
 from askwhy.layers import count, read_layers, torch_model
 from askwhy.saved import FORMAT, tuples
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Activations:
+class Activations(Kept):
     """What layers gave. `why[layer]` is [n, ...] as the layer gives it, the items first; padding of texts holds NaN.
 
     channels: for each layer, the axis of its values that counts channels or units. counted: the axes that count tokens.
     tokens: for texts, the tokens of each item without padding. pictures: of the first items, uint8 [h, w, 3].
     """
 
+    several = frozenset({"values", "pictures"})
     layers: tuple[str, ...]
     values: tuple[np.ndarray, ...]
     channels: tuple[int, ...]
@@ -55,11 +56,6 @@ class Activations:
 
     def __getitem__(self, layer: str) -> np.ndarray:
         return self.values[self.at(layer)]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Activations) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def at(self, layer: str) -> int:
         if layer not in self.layers:
@@ -103,25 +99,14 @@ class Activations:
         self.check_item(item)
         return draw(self, layer, item, channels, ax)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="activations" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         shown = ", ".join(f"{name} {list(shape)}" for name, shape in list(self.shapes.items())[:3])
         return f"<Activations of {len(self)} items: {shown}{', ...' if len(self.layers) > 3 else ''}>"
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle); `to=` writes a folder as it goes. Raises FileError."""
-        return kept.write(self, path)
-
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Activations:
         """Read what `save` wrote, or map the folder of `to=` into memory, read-only. Raises FileError."""
-        return mapped(Path(path)) if Path(path).is_dir() else kept.read(cls, path, frozenset({"values", "pictures"}))
+        return mapped(Path(path)) if Path(path).is_dir() else super().load(path)
 
 
 def activations(

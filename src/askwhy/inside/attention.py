@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import pad, versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.inside import attention_words
 from askwhy.inside.attended import Looked, look, relevance, rollout, rows_read
 from askwhy.inside.deleting import Tokens, deleted, tokens_of, with_shuffled_weights
+from askwhy.kept import Kept
 from askwhy.layers import torch_model
 from askwhy.score import Score, ask
 
@@ -29,7 +27,7 @@ TESTS = ("curves", "random", "drops", "shuffled")
 
 
 @dataclass(frozen=True, eq=False)
-class Attention:
+class Attention(Kept):
     """Where a transformer looks. `values`, `rollout`, `last_layer` and `rows` are [n, tokens]; padding is left out.
 
     weights: one array [n, heads, queries, keys] for each attention, in the order in which they ran in `layers`; `rolled`
@@ -38,6 +36,7 @@ class Attention:
     (`drops`), and in random orders. shuffled [n, samples]: the score with shuffled weights.
     """
 
+    several = frozenset({"weights"})
     values: np.ndarray
     rollout: np.ndarray
     last_layer: np.ndarray
@@ -67,11 +66,6 @@ class Attention:
 
     def __len__(self) -> int:
         return len(self.prediction)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attention) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     @property
     def matrices(self) -> np.ndarray:
@@ -112,36 +106,26 @@ class Attention:
         return attention_words.summary(self, i)
 
     def plot(
-        self, ax: Axes | None = None, how: str = "words", *, values: str = "gradient", layer: int | None = None, head: int | None = None, i: int = 0
+        self,
+        ax: Axes | None = None,
+        how: str | None = None,
+        *,
+        values: str = "gradient",
+        layer: int | None = None,
+        head: int | None = None,
+        i: int = 0,
     ) -> Axes:
         """A picture of item i. Returns the axes and never shows them.
 
-        how: "words" (or patches) coloured by `values` ("gradient", "rollout", "last layer", "leave-one-out"), "heads" (layers by heads),
+        how: "words" (or patches; the default where tokens have values) coloured by `values` ("gradient", "rollout", "last layer", "leave-one-out"), "heads" (layers by heads),
         "matrix" (one head, or the mean over heads, of one layer), "layers" (who is looked at in each), "deletion" (the test).
         """
         from askwhy.inside import attention_drawn
 
-        return attention_drawn.draw(self, ax, how, values, layer, head, i)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        shown = as_data_uri(self.plot(how="words" if self.rolled else "heads"))
-        return f'<div><img alt="attention" src="{shown}"><pre>{escape(self.summary())}</pre></div>'
+        return attention_drawn.draw(self, ax, how or ("words" if self.rolled else "heads"), values, layer, head, i)
 
     def __repr__(self) -> str:
         return f"<Attention of {len(self.layers)} layers, {len(self)} item{'s' * (len(self) > 1)}, {self.question()}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Attention:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path, frozenset({"weights"}))
 
 
 def attention(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alike import baseline_of, cosines, gathered, one_each, read_groups, senses, shifted
 from askwhy.inside.nearness import nearest
 from askwhy.inside.occurrences import occurrences_of, read_vectors
+from askwhy.kept import Kept
 from askwhy.layers import torch_model
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ AROUND = 22  # signs on either side of a word that are shown
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Neighbours(Kept):
     """m occurrences of a word: cosine similarity [layers, m, m], and the nearest others of each [layers, m, k], the nearest first.
 
     Where they stand: owners [m] (the sentence), spans [m, 2] (signs), pieces (tokens). baseline [layers]: the mean similarity of other
@@ -63,11 +61,6 @@ class Neighbours:
 
     def __getitem__(self, layer: str) -> np.ndarray:
         return self.similarity[self.place(layer)]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Neighbours) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def place(self, layer: str | None) -> int:
         if layer is None:
@@ -167,24 +160,8 @@ class Neighbours:
             lines.insert(0, ("the same sense", self.same[some], self.same_error[some]))
         return show.over_layers(lines, [self.layers[k] for k in some], ax, title=f"how alike {self.word()} is in two sentences", unit=self.unit())
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="similarity" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Neighbours of {len(self)} occurrences, {', '.join(self.layers[:3])}{', ...' if len(self.layers) > 3 else ''}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Neighbours:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def embedding_neighbours(

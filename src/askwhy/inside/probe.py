@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
@@ -31,6 +28,7 @@ from askwhy.inside.probe_job import (
 )  # fmt: skip
 from askwhy.inside.probe_rows import Read, read_items, read_words, untrained, words_of
 from askwhy.inside.probing import chance_of, corrected_error
+from askwhy.kept import Kept
 from askwhy.layers import count, torch_model
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ CONTROLS = {"types": "one random answer for each type", "untrained": "the same l
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Kept):
     """What probes read from layers. scores, control [layers, probes, folds] on unseen rows; bits [layers, probes], NaN where there is none.
 
     The layer "input" is the model's input itself; for words, a table of the answer that each word has most often.
@@ -67,11 +65,6 @@ class Probe:
 
     def __len__(self) -> int:
         return len(self.layers)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Probe) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     @property
     def values(self) -> np.ndarray:
@@ -175,24 +168,8 @@ class Probe:
             self.layers, self.probes, self.values, self.std_error, ax, control=control, chance=self.chance, unit=self.unit, title=title
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="probes" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Probe of {len(self.layers)} layers by {', '.join(self.probes)}, {self.unit} {self.values.max():.3f}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Probe:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def probe(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, counted, progress_of
 from askwhy.inside.placing import METHODS, WIDE, View, gathered, load_umap, viewed
 from askwhy.inside.rows import read_rows
+from askwhy.kept import Kept
 from askwhy.layers import count, torch_model
 from askwhy.models.base import is_missing, to_numpy
 
@@ -32,7 +30,7 @@ NO_MEANING = (
 
 
 @dataclass(frozen=True, eq=False)
-class Projection:
+class Projection(Kept):
     """Where each item lies in each layer: points [layers, n, dims], also as projection["layer"] -> [n, dims].
 
     By layer: the numbers of an item (widths), the share of the variance on the first principal axes [layers, dims], what the picture
@@ -66,11 +64,6 @@ class Projection:
 
     def __getitem__(self, layer: str) -> np.ndarray:
         return self.points[self.place(layer)]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Projection) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def place(self, layer: str) -> int:
         if layer not in self.layers:
@@ -169,24 +162,8 @@ class Projection:
             unit="share, or silhouette (-1 to 1)" if self.classes else "R²",
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="{self.method}" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Projection by {TITLES[self.method]}, {len(self)} items, {', '.join(self.layers[:4])}{', ...' if len(self.layers) > 4 else ''}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Projection:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def projection(

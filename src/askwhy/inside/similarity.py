@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alignment import Measure, compared, measures, products, rbf
 from askwhy.inside.stored import check_room, free_memory
+from askwhy.kept import Kept
 from askwhy.layers import count, loads, read_loads, torch_model
 from askwhy.models.base import to_numpy
 from askwhy.models.torch_module import TorchModel
@@ -31,7 +29,7 @@ TITLES = {"cka": "centred kernel alignment", "procrustes": "Procrustes similarit
 
 
 @dataclass(frozen=True, eq=False)
-class Similarity:
+class Similarity(Kept):
     """values [a, b]: how alike layer a of one network and layer b of the other are, 1 for the same up to rotation and scale.
 
     std_error [a, b] where it is known. null [shuffles, a, b]: the values when the items of one side are shuffled.
@@ -51,11 +49,6 @@ class Similarity:
     seconds: float = 0.0
     seed: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Similarity) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def match(self) -> list[tuple[str, str, float]]:
         """For each layer of a: the most similar one of b (of the same network: the most similar other one), and their similarity."""
@@ -112,24 +105,8 @@ class Similarity:
             self.values, rows, columns, ax, title=title, unit="similarity (1: the same up to rotation and scale)", x=x, y=y, marked=self.best()
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="similarity" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Similarity by {self.measure}, {len(self.layers_a)} x {len(self.layers_b)} layers, {self.items} items>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Similarity:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def similarity(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from askwhy.errors import ModelError
 from askwhy.game import Progress
 from askwhy.models.base import to_numpy
 from askwhy.models.torch_module import TorchModel
+from askwhy.overall.made import Made
 from askwhy.overall.objectives import Aim, Scale, layers_in, raised
 from askwhy.overall.regularizers import Regularizer, Within
+from askwhy.tap import hooked
 from askwhy.targets import Inside, Reached, one_tensor
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Search:
 
     model: TorchModel
     aims: Sequence[Aim]
-    made: Any  # parameters, what their picture is to the model, and the picture whose input is 0
+    made: Made
     regularizer: Regularizer
     seeds: list[int]
     groups: np.ndarray  # [n]: copies of one target share a number
@@ -176,11 +178,13 @@ class Search:
         for attempt, loud in enumerate((*LOUDER, 0.0)):
             p = self.made.parameters.picture(leaf).detach().requires_grad_()
             gains, _ = run(self.made.inputs(self.moved(p, self.chances())))
-            (slope,) = torch.autograd.grad(gains.sum(), [p], allow_unused=True)
+            (slope,) = torch.autograd.grad(gains.sum(), [p], allow_unused=True) if gains.requires_grad else (None,)
             flat = list(range(len(leaf))) if slope is None else torch.nonzero(slope.flatten(1).abs().amax(1) == 0).flatten().tolist()
             if not flat or slope is None or not loud:
                 break
             leaf[flat] = self.made.parameters.start([self.seeds[k] + 1000 * (attempt + 1) for k in flat], loud)
+        if slope is None:
+            raise ModelError("the target has no gradient with respect to the picture: the model or target= detaches it, or does not depend on it.")
         if len(flat) == len(leaf):
             raise ModelError(
                 "the gradient is zero wherever the search begins, so that no direction leads up: the neuron is off there, or a probability is "
@@ -210,16 +214,11 @@ class Search:
     def forward(self, x: torch.Tensor) -> tuple[Any, Any]:
         wanted = [*layers_in(self.aims), *(layer for one in self.within for layer in one.layers)]
         whole = any(not isinstance(target, Inside) for one in self.aims for _, target in one.terms)
-        with listening(self.model, wanted, whole) as seen:
-            outputs = self.run(x)
+        outputs = None
+        with listening(self.model, wanted, whole) as seen, suppress(Reached):
+            outputs = self.model.forward(x)
         gains = torch.cat(raised(self.aims, outputs, seen, self.scale))
         return gains, sum(one.penalty(seen, self.groups) for one in self.within)
-
-    def run(self, x: torch.Tensor) -> Any:
-        try:
-            return self.model.forward(x)
-        except Reached:
-            return None
 
 
 def mean_size(gradient: torch.Tensor) -> torch.Tensor:
@@ -241,19 +240,11 @@ def listening(model: TorchModel, layers: list[str], whole: bool) -> Iterator[dic
     """What layers give in a pass, which ends behind the last of them where the output is not needed."""
     seen: dict[str, Any] = {}
 
-    def hook_for(name: str) -> Callable[..., Any]:
-        def hook(module: Any, args: Any, out: Any) -> Any:
-            found = one_tensor(out, name)
-            seen[name] = found
-            if not whole and len(seen) == len(set(layers)):
-                raise Reached
-            return out.clone() if found is out else None  # a later operation may write into it
+    def hook(name: str, module: Any, out: Any) -> Any:
+        seen[name] = one_tensor(out, name)
+        if not whole and len(seen) == len(set(layers)):
+            raise Reached
+        return out.clone() if seen[name] is out else None  # a later operation may write into it
 
-        return hook
-
-    handles = [model.net.get_submodule(name).register_forward_hook(hook_for(name)) for name in dict.fromkeys(layers)]
-    try:
+    with hooked(model.net, layers, hook):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.game import Progress, progress_of
+from askwhy.kept import Kept
 from askwhy.overall.ale import Ask, accumulate
 from askwhy.overall.axis import Axis, axis_of
 from askwhy.overall.support import associated, off_data, off_pairs
@@ -29,7 +27,7 @@ NAMES = {"pdp": "partial dependence", "ice": "individual curves (ICE)", "ale": "
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
+class Effect(Kept):
     """How the score moves with one column or two, over the rows of a table.
 
     values: [g] or [g1, g2], on `grid` (numbers, dates or levels). "pdp", "ice": the mean score; "ale": relative to its mean, and of
@@ -38,6 +36,7 @@ class Effect:
     data: where the rows are on each axis. off_data: like values, the share of rows that are moved off the data there.
     """
 
+    several = frozenset({"grid", "data"})
     values: np.ndarray
     std_error: np.ndarray
     grid: tuple[np.ndarray, ...]
@@ -56,11 +55,6 @@ class Effect:
     model_calls: int = 0
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Effect) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def summary(self) -> str:
         """A few lines: how far the score moves, its error, and how far to trust it."""
@@ -100,24 +94,8 @@ class Effect:
 
         return draw(self, ax)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="{self.method}" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Effect by {self.method}, {' and '.join(self.names)}, values {list(self.values.shape)}, {self.target}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Effect:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path, frozenset({"grid", "data"}))
 
 
 def in_words(value: Any) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy._lazy import lazy
 from askwhy.answer import versions
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.game import Progress, progress_of
+from askwhy.kept import Kept
 from askwhy.layers import read_layers, torch_model
 from askwhy.overall.excited import BY, FIELDS, Best, Found, seen_fields
 from askwhy.overall.receptive import one_layer
@@ -32,7 +30,7 @@ OUTSIDE = (128, 128, 128, 60)  # a veil of grey, seen on white and on black
 
 
 @dataclass(frozen=True, eq=False)
-class Filters:
+class Filters(Kept):
     """The items that excite k channels of a layer most, the strongest first.
 
     values, items [k, top]; places [k, top, axes] in the layer's grid; boxes [k, top, 4]: top, left, bottom, right (exclusive) in
@@ -41,6 +39,7 @@ class Filters:
     `width`) that gave one and the same number everywhere.
     """
 
+    several = frozenset({"patches"})
     layer: str
     channels: tuple[int, ...]
     values: np.ndarray
@@ -65,11 +64,6 @@ class Filters:
 
     def __len__(self) -> int:
         return len(self.channels)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Filters) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     @property
     def quantiles(self) -> np.ndarray:
@@ -159,24 +153,8 @@ class Filters:
             raise InputError(f"portraits= has the channel {odd[0]!r}, and these are the channels {', '.join(map(str, self.channels[:12]))}.")
         return [portraits.get(channel) for channel in self.channels]
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="filters" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Filters of layer {self.layer!r}, {len(self)} channels, {len(self.scores)} items>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Filters:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path, frozenset({"patches"}))
 
 
 def filters(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy._lazy import lazy
 from askwhy.answer import versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
+from askwhy.kept import Kept
 from askwhy.models.base import show_shape
 from askwhy.overall.generator_data import measured, read_images
 from askwhy.overall.generator_nets import (
@@ -41,7 +40,7 @@ else:
 
 
 @dataclass(frozen=True, eq=False)
-class Generator:
+class Generator(Kept):
     """z [n, latent] -> pictures [n, c, h, w] in the range of the pictures it was trained on; torch can differentiate it.
 
     weights: of the network, one after another. low, high [c]: the range of each channel. details: what was measured on
@@ -58,11 +57,6 @@ class Generator:
     seed: int = 0
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Generator) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __call__(self, z: torch.Tensor) -> torch.Tensor:
         """The pictures of z, on its device. Raises InputError for another shape."""
@@ -131,24 +125,8 @@ class Generator:
         levels = (255 * (pictures.cpu().numpy() - self.low[:, None, None]) / span).round().clip(0, 255).astype(np.uint8)
         return [np.broadcast_to(one.transpose(1, 2, 0), (*one.shape[1:], 3)) for one in levels]
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="samples" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Generator {self.kind}, z [n, {self.latent}] -> [n, {', '.join(map(str, self.shape))}]>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Generator:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def told(details: Mapping[str, Any]) -> list[str]:

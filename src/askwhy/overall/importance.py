@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.answer import versions
 from askwhy.components import Components, features
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
 from askwhy.game import Progress, progress_of
+from askwhy.kept import Kept
 from askwhy.overall.measures import Measure, measure_of
 from askwhy.overall.own import own_importance
 from askwhy.overall.support import associations
@@ -36,7 +34,7 @@ STRONG = 0.7  # association of two columns of which one can stand in for the oth
 
 
 @dataclass(frozen=True, eq=False)
-class Importance:
+class Importance(Kept):
     """How much each column (or group of columns) matters. values [d], in `unit`; std_error [d] where it is known.
 
     samples [r, d]: what was averaged: repeats, or folds. details: what the error bars are over, the score with all columns, ...
@@ -58,11 +56,6 @@ class Importance:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Importance) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k most important as (name, value), largest first."""
@@ -94,24 +87,8 @@ class Importance:
         title = f"{TITLES[self.method]}{f': {self.target}' if self.target else ''}"
         return show.importance(self.values, self.names, ax, error=self.std_error, title=title, most=most, unit=self.unit)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="{self.method}" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Importance by {self.method}, {len(self)} columns, {', '.join(name for name, _ in self.top(3))}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Importance:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def importance(

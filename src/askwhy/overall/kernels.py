@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy._lazy import lazy
 from askwhy.answer import versions
 from askwhy.errors import InputError, LayerError, UnsupportedError
+from askwhy.kept import Kept
 from askwhy.layers import torch_model
 from askwhy.models.base import show_shape, to_numpy
 from askwhy.models.pictures import plain, probe
@@ -31,7 +29,7 @@ ACROSS = 8  # channels of one that are no colours
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class Weights(Kept):
     """The kernels of a convolution, as they are: values [out, in, h, w] (h is 1 for a series).
 
     colours: the channels of the photo in the order in which the layer reads them, such as "BGR"; "" where they are no colours.
@@ -49,11 +47,6 @@ class Weights:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Weights) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     @property
     def scale(self) -> float:
@@ -106,24 +99,8 @@ class Weights:
         names, rows = [f"channel {j}" for _ in range(shown) for j in range(across)], [f"kernel {k}" for k in range(shown)]
         return show.tiles(maps, names, ax, columns=across, title=title, unit="weight", rows=rows)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="weights" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Weights of layer {self.layer!r}, {' x '.join(map(str, self.values.shape))}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Weights:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def filter_weights(model: Any, layer: Any = None) -> Weights:

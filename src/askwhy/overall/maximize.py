@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from askwhy.answer import versions
 from askwhy.errors import AskwhyError, InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.layers import torch_model
-from askwhy.models.base import is_out_of_memory, show_shape, to_numpy
-from askwhy.models.pictures import from_values
+from askwhy.models.base import is_out_of_memory, to_numpy
 from askwhy.models.torch_module import TorchModel
 from askwhy.overall.ascent import Climb, Search
-from askwhy.overall.canvas import Canvas, canvas_of, placed
 from askwhy.overall.judge import Beside, Verdict, beside, judged
+from askwhy.overall.made import PRIOR, Made, check_whole, made_by
 from askwhy.overall.objectives import Aim, Scale, aims_of, classes_of, layers_in, log_probability, named
-from askwhy.overall.parameters import WAYS, Parameters, latent
+from askwhy.overall.parameters import WAYS
 from askwhy.overall.portrait import Portrait, joined
 from askwhy.overall.presets import Preset, preset_of
 from askwhy.overall.regularizers import Regularizer
@@ -34,36 +33,38 @@ else:
     torch = lazy("torch", "torch")
 
 TOGETHER = 8 * 2**20  # bytes of inputs that are sought together
-PRIOR = 0.15  # weight of |z|^2 / 2, in units of the score
+DEFAULT = "robust"
 SCALES: dict[str, Callable[[TorchModel], Scale | None]] = {"raw": lambda model: None, "log_probability": log_probability}
 GENERATED = Preset("log_probability", "latent", Regularizer(), False, 200, 0.1, "Nguyen et al. 2016, https://arxiv.org/abs/1605.09304")
 
 
 def activation_maximization(
-    model: Any, target: Any, *, versus: Any = None, preset: str = "robust", score: str | None = None, parameters: str | None = None,
+    model: Any, target: Any, *, versus: Any = None, preset: str | None = None, score: str | None = None, parameters: str | None = None,
     regularizer: Regularizer | None = None, balance: bool | None = None, steps: int | None = None, rate: float | None = None, copies: int = 1,
-    generator: Any = None, size: int | None = None, prior: float = PRIOR, shape: Any = None, bounds: Any = None, judge: Any = None,
+    generator: Any = None, size: int | None = None, prior: float | None = None, shape: Any = None, bounds: Any = None, judge: Any = None,
     images: Any = None, layers: Any = None, seed: int = 0, batch_size: int | str = "auto", progress: bool | Progress | None = None,
 ) -> Portrait:  # fmt: skip
     """What does a cat look like to you: x* = argmax_x S(x) + R(x), by gradient ascent from noise. A list of targets gives one portrait each.
 
     target: class, `neuron`, `concept`, `energy(layer)`, a function of the output, sums of `aim`s; versus is subtracted.
-    preset: "naive", "lecture", "yosinski", "lucid", "maco", "robust": score ("raw", or "log_probability" of classes), parameters
-    ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), balance (whether penalties count in units of
-    the slope's sum, for scores of any scale), steps and rate (of Adam) may be replaced. copies of each target: see `regularizers.diversity`. generator: G, a `Generator` or a function z [n, size]
-    -> inputs: z* = argmax S(G(z)) - prior |z|^2 / 2, x* = G(z*). shape, bounds: of an input, and its black and white,
-    where no transform tells. judge: another model, which says whether it sees the class. images: real ones, to compare
-    the way through `layers`. Ctrl-C keeps the best so far. Raises TargetError, InputError, LayerError, ModelError.
+    preset: "naive", "lecture", "yosinski", "lucid", "maco", or "robust", the default: its score ("raw", or "log_probability" of
+    classes), parameters ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), balance (penalties in units
+    of the score's slope), steps and rate may be replaced. copies of each target: see `regularizers.diversity`.
+    generator, instead of a preset: G, a `Generator` or a function z [n, size] -> inputs: z* = argmax S(G(z)) - prior |z|^2 / 2,
+    x* = G(z*). shape, bounds: of an input, and its black and white, where no transform tells. judge: another model, which says
+    whether it sees the class. images: real ones, to compare the way through `layers`. Ctrl-C keeps the best so far.
+    Raises TargetError, InputError, LayerError, ModelError.
     Example: `askwhy.activation_maximization(model, ["tiger cat", "lynx"], judge=other).plot()`.
     """
     began = time.perf_counter()
-    wrapped, how = (
-        torch_model(model),
-        chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate),
-    )
+    wrapped = torch_model(model)
+    how = chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate)
     aims = aims_of(wrapped, target, versus)
     check_whole(copies=copies, seed=seed)
-    search = asked(wrapped, aims, how, copies, seed, made_by(wrapped, how, generator, size, prior, shape, bounds, images))
+    if layers is not None and images is None:
+        raise InputError(f"layers={layers!r}: on these the portraits are compared with real images, and there are none; give images=.")
+    made = made_by(wrapped, how.parameters, generator, size, prior, shape, bounds, images)
+    search = asked(wrapped, aims, how, copies, seed, made)
     climbs: list[Climb] = []
     parts: list[dict[str, Any]] = []
     with progress_of(progress, "activation maximization") as tick:
@@ -88,7 +89,8 @@ def activation_maximization(
     told |= {} if real is None else {"images": real.count}
     return Portrait(
         **fields, **fields_of(verdict, real), target=names,
-        method=preset if generator is None else "generator", params=params_of(how, copies, prior if generator is not None else None), details=told,
+        method=(preset or DEFAULT) if generator is None else "generator", details=told,
+        params=params_of(how, copies, None if generator is None else PRIOR if prior is None else prior),
         model_calls=sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
     )  # fmt: skip
 
@@ -96,9 +98,11 @@ def activation_maximization(
 # ---- what is asked ---------------------------------------------------------------------------------------------------
 
 
-def chosen(preset: str, generator: Any, **given: Any) -> Preset:
+def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
     """The preset with what the user puts in its place. Raises InputError."""
-    how = preset_of(preset) if generator is None else GENERATED
+    if generator is not None and preset is not None:
+        raise InputError(f"preset={preset!r}: a generator has its own way of seeking; leave one of them out.")
+    how = preset_of(DEFAULT if preset is None else preset) if generator is None else GENERATED
     score, parameters, regularizer, balance, steps, rate = given.values()
     if score is not None and score not in SCALES:
         raise InputError(f"score={score!r}: choose {', '.join(map(repr, SCALES))}.")
@@ -117,56 +121,6 @@ def chosen(preset: str, generator: Any, **given: Any) -> Preset:
         names = " + ".join(part.name for part in how.regularizer.parts if part.after)
         raise InputError(f"{names}: these change pixels between steps, and parameters={how.parameters!r} has none; use parameters='pixels'.")
     return how
-
-
-def check_whole(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        least = 0 if name == "seed" else 1
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
-
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """From a leaf to a picture p or an input, and from inputs to what a screen shows."""
-
-    parameters: Parameters
-    inputs: Callable[[torch.Tensor], torch.Tensor]
-    zero: torch.Tensor
-    canvas: Canvas | None
-
-    def seen(self, x: torch.Tensor, p: torch.Tensor) -> tuple[np.ndarray, torch.Tensor | None]:
-        """Pictures uint8 [n, h, w, 3], and the inputs that they are; unknown where no scaling is known."""
-        if self.canvas is None:
-            shown = [from_values(to_numpy(one)) for one in x]
-            if any(one is None for one in shown):
-                raise InputError(f"the generator gives {show_shape(x)}; a portrait needs pictures [n, 1 or 3, height, width].")
-            return np.stack([np.asarray(one) for one in shown]), None
-        seen = self.canvas.seen(p)
-        return seen, self.canvas.inputs(self.canvas.pictures(seen))
-
-
-def made_by(model: TorchModel, how: Preset, generator: Any, size: Any, prior: float, shape: Any, bounds: Any, images: Any) -> Made:
-    """Raises InputError."""
-    if generator is None:
-        if size is not None:
-            raise InputError(f"size={size!r} is the length of a generator's vector z; leave it out, or give generator=.")
-        canvas = canvas_of(model, shape, bounds, images)
-        return Made(WAYS[how.parameters](canvas), canvas.inputs, canvas.zero, canvas)
-    size = getattr(generator, "latent", None) if size is None else size
-    if size is None or not callable(generator):
-        raise InputError("generator= has to be a function z [n, latent] -> inputs [n, c, h, w]; a plain one needs size=, how many numbers z has.")
-    check_whole(size=size)
-    if isinstance(prior, bool) or not isinstance(prior, (int, float)) or not 0 <= prior < float("inf"):
-        raise InputError(f"prior={prior!r}: give the weight of |z|^2 / 2, a number from 0 on.")
-    like = placed(model, np.zeros(1))
-    of_pictures = bool(getattr(generator, "of_pictures", False)) and (model.transform is not None or bounds is not None)
-    known = canvas_of(model, shape, bounds, images) if of_pictures else None
-    return Made(latent(generator, int(size), float(prior), like), known.inputs if known else same, like.new_zeros(()), known)
-
-
-def same(x: torch.Tensor) -> torch.Tensor:
-    return x
 
 
 def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: int, made: Made) -> Search:

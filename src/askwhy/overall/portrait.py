@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy.errors import InputError
+from askwhy.kept import Kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +19,7 @@ RARE = 0.05  # share of real images, below which a portrait lies outside of what
 
 
 @dataclass(frozen=True, eq=False)
-class Portrait:
+class Portrait(Kept):
     """n pictures, each of which raises a target as far as it could be. portrait[k] is one of them.
 
     values [n, c, h, w]: inputs of the model; pictures uint8 [n, h, w, 3]: as a screen shows them. score, shown_score,
@@ -63,11 +61,6 @@ class Portrait:
         cut = {f.name: of_rows(getattr(self, f.name), f.name, rows) for f in fields(self)}
         return Portrait(**cut)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Portrait) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def summary(self) -> str:
         """What was sought, how it was judged, the cost and how far to trust it."""
         lines = [f"activation maximization ({self.method}) for {', '.join(self.target[:MOST])}{' ...' if len(self) > MOST else ''}"]
@@ -76,7 +69,8 @@ class Portrait:
 
     def told(self, k: int) -> str:
         """One portrait in a line."""
-        said = f"{self.target[k]}: from {self.start[k]:.3g} to {self.score[k]:.3g}, and {self.shown_score[k]:.3g} as an 8-bit picture"
+        said = f"{self.target[k]}: from {self.start[k]:.3g} to {self.score[k]:.3g}"
+        said += "" if np.isnan(self.shown_score[k]) else f", and {self.shown_score[k]:.3g} as an 8-bit picture"
         if self.judge_rank is not None and self.judge_rank[k]:
             assert self.judge_probability is not None
             said += (
@@ -111,24 +105,8 @@ class Portrait:
             raise InputError(f"how={how!r}: choose {', '.join(map(repr, drawn_portraits.HOW))}.")
         return drawn_portraits.HOW[how](self, ax, columns)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="portraits" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<Portrait by {self.method}: {', '.join(self.target[:3])}{' ...' if len(self) > 3 else ''}, {list(self.values.shape)}>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Portrait:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 SECOND = ("trace", "natural")  # fields whose portraits are counted along the second axis

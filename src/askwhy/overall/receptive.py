@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from askwhy import kept
 from askwhy._lazy import lazy
 from askwhy.answer import versions
 from askwhy.components import grid_of
 from askwhy.errors import InputError, LayerError, UnsupportedError
 from askwhy.game import batch_size_of, in_chunks
+from askwhy.kept import Kept
 from askwhy.layers import channels_of, chosen, torch_model
 from askwhy.models.base import Items, show_shape
 from askwhy.models.state import attributes
@@ -35,7 +33,7 @@ SHARE = 0.95  # of the squared gradient, in the effective field
 
 
 @dataclass(frozen=True, eq=False)
-class ReceptiveField:
+class ReceptiveField(Kept):
     """What the places of a layer see of a picture. Boxes are [top, left, bottom, right] in pixels, the last two exclusive.
 
     boxes [*grid, 4]: what can reach each place. effective [4]: the smallest box with 95 % of the squared gradient of `place`.
@@ -53,11 +51,6 @@ class ReceptiveField:
     model_calls: int = 0
     seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ReceptiveField) and all(kept.same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,24 +96,8 @@ class ReceptiveField:
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, frameon=False)
         return ax
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from askwhy.show import as_data_uri
-
-        return f'<div><img alt="receptive field" src="{as_data_uri(self.plot())}"><pre>{escape(self.summary())}</pre></div>'
-
     def __repr__(self) -> str:
         return f"<ReceptiveField of layer {self.layer!r}, {self.size[0]} x {self.size[1]} pixels>"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one file (a NumPy archive with JSON in it, no pickle). Raises FileError."""
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ReceptiveField:
-        """Read what `save` wrote. Raises FileError for anything else."""
-        return kept.read(cls, path)
 
 
 def receptive_field(
