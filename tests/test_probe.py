@@ -596,3 +596,14 @@ def test_the_page_about_probing_runs(tmp_path, monkeypatch):
     page = (Path(__file__).parent.parent / "docs/probing.md").read_text("utf-8")
     exec(compile(page.split("```python\n")[1].split("```")[0], "probing.md", "exec"), {})
     assert (tmp_path / "probes.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("seed", [4, 5, 7])
+def test_of_few_rows_every_strength_is_tried(seed):
+    """What lies along small axes is not seen under a strong penalty, where scores fall and rise by chance."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(8), 16))
+    X = np.float32(rng.normal(size=(128, 1)) + 0.03 * rng.normal(size=(128, 8)) + 0.03 * np.eye(8)[y])
+    found = probing.linear(Rows(X, y, 8, np.arange(128)), probing.accuracy, 0, ())
+    assert STRENGTHS[-1] == found.model.C
+    assert (found.predict(X).argmax(1) == y).mean() > 0.3

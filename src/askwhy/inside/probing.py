@@ -113,15 +113,18 @@ def corrected_error(scores: np.ndarray) -> np.ndarray:
 
 
 def linear(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> Fitted:
-    """Logistic or ridge regression. Its L2 is made weaker until rows kept aside are predicted worse; the best is refitted to all rows."""
-    part, fit = inner_parts(rows, seed), logistic if rows.classes else ridge
-    turns = range(HELD if len(rows.y) < FEW else 1)  # of few rows each is kept aside once
+    """Logistic or ridge regression. Its L2 is made weaker until rows kept aside are predicted worse; the best is refitted to all rows.
+
+    Of few rows, whose scores move by chance, each is kept aside once, and all strengths are tried.
+    """
+    part, fit, few = inner_parts(rows, seed), logistic if rows.classes else ridge, len(rows.y) < FEW
+    turns = range(HELD if few else 1)
     last: list[Fitted | None] = [None for _ in turns]
     best, chosen, start = (-np.inf, -np.inf), STRENGTHS[0], None
     for C in STRENGTHS:
         last = [fit(rows.at(part != k), C, last[k]) for k in turns]
         now = tuple(np.mean([judged(last[k], rows.at(part == k), measure) for k in turns], 0))  # type: ignore[arg-type]
-        if now[0] < best[0] and now[1] <= best[1]:
+        if not few and now[0] < best[0] and now[1] <= best[1]:
             break
         if now > best:
             best, chosen, start = now, C, last[0]
