@@ -80,20 +80,21 @@ def read_loads(
     asked = Asked(wrapped, chosen(wrapped, layers), keep or copied, layers is None)
     size: BatchSize | None = None
     done = 0
-    for load in loads:
-        items = wrapped.prepare(load)
-        size = size or batch_size_of(wrapped, items.batch, batch_size if wrapped.seed is None else 1, "layers")  # a seeded model runs one by one
-        at = 0
-        while at < len(items):
-            own = range(at, min(at + (1 if asked.first else size.size), len(items)))  # one item alone shows which axis counts the items
-            began = time.perf_counter()
-            outs = fitting(asked, items, own, size)
-            if outs is None:
-                continue
-            size.learn(len(own), time.perf_counter() - began)
-            at, done = own.stop, done + len(own)
-            yield Read(range(done - len(own), done), items, own, outs)
-            counted(tick, done, total or done)
+    with resident():
+        for load in loads:
+            items = wrapped.prepare(load)
+            size = size or batch_size_of(wrapped, items.batch, batch_size if wrapped.seed is None else 1, "layers")  # a seeded model runs one by one
+            at = 0
+            while at < len(items):
+                own = range(at, min(at + (1 if asked.first else size.size), len(items)))  # one item alone shows which axis counts the items
+                began = time.perf_counter()
+                outs = fitting(asked, items, own, size)
+                if outs is None:
+                    continue
+                size.learn(len(own), time.perf_counter() - began)
+                at, done = own.stop, done + len(own)
+                yield Read(range(done - len(own), done), items, own, outs)
+                counted(tick, done, total or done)
     if not done:
         raise InputError("X holds no items.")
 
@@ -113,8 +114,7 @@ def copied(name: str, out: torch.Tensor, items: Items, own: range) -> torch.Tens
 def fitting(asked: Asked, items: Items, own: range, size: BatchSize) -> dict[str, Any] | None:
     """What the layers give for these items; None, and a smaller size, where they do not fit into memory together."""
     try:
-        with resident():
-            return pass_of(asked, items, own)
+        return pass_of(asked, items, own)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, AskwhyError) or not is_out_of_memory(error):
             raise

@@ -36,7 +36,7 @@ class Gathered:
 
     def keep(self, name: str, out: Any, items: Items, own: range) -> np.ndarray:
         """A copy, in which padding is NaN."""
-        found = np.array(to_numpy(out), order="C")
+        found = self.rows.get(name, Rows()).copied(to_numpy(out), self.total)
         if name not in self.channels:
             self.channels[name] = channels_of(self.model, name, out)
         channel = self.channels[name]

@@ -28,6 +28,24 @@ class Rows:
     kept: list[np.ndarray] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     dtype: Any = None
+    room: np.ndarray | None = None  # for all of them, where their number is known
+
+    def copied(self, piece: np.ndarray, total: int | None) -> np.ndarray:
+        """A copy of the next piece: from the second on at its place among all, since to join them later is to copy them once more."""
+        like = self.room if len(self.shapes) > 1 else self.kept[0] if self.kept and total else None
+        if like is None or like.shape[1:] != piece.shape[1:] or like.dtype != piece.dtype or self.count + len(piece) > (total or 0):
+            self.room = None
+            return np.array(piece, order="C")
+        if self.room is None:
+            self.room = np.empty((total or 0, *piece.shape[1:]), piece.dtype)
+            self.room[: self.count] = self.kept[0]
+        own = self.room[self.count : self.count + len(piece)]
+        own[...] = piece
+        return own
+
+    @property
+    def count(self) -> int:
+        return sum(s[0] for s in self.shapes)
 
     def add(self, piece: np.ndarray) -> None:
         self.dtype = self.dtype or piece.dtype
@@ -42,7 +60,7 @@ class Rows:
     @property
     def shape(self) -> tuple[int, ...]:
         """[n, ...] of all, as large as the largest."""
-        return (sum(s[0] for s in self.shapes), *np.max([s[1:] for s in self.shapes], 0).tolist())
+        return (self.count, *np.max([s[1:] for s in self.shapes], 0).tolist())
 
     @property
     def nbytes(self) -> int:
@@ -54,12 +72,14 @@ class Rows:
 
     def whole(self) -> np.ndarray:
         """All of them, NaN where a piece has no number; the pieces are let go."""
-        if self.even:
+        if self.room is not None and self.count == len(self.room):
+            found = self.room
+        elif self.even:
             found = np.concatenate(self.kept)
         else:
             found = np.full(self.shape, np.nan, self.dtype)
             fill(found, iter(self.kept))
-        self.kept = []
+        self.kept, self.room = [], None
         return found
 
     def finish(self, path: Path) -> None:
