@@ -228,22 +228,34 @@ def shown(motion: r.Regularizer, p: torch.Tensor, seed: int = 0) -> tuple[torch.
     from askwhy.overall.ascent import Search
 
     search = Search(None, [], None, motion, [seed], np.zeros(1))  # type: ignore[arg-type]
-    where = part(motion).motion(torch.Generator().manual_seed(seed), min(p.shape[2:]))
+    where = part(motion).motion(torch.Generator().manual_seed(seed), p.shape[2:])
     return search.moved(p, [torch.Generator().manual_seed(seed)]), where.numpy()
 
 
 @pytest.mark.parametrize("motion", [r.jitter(3), r.rotate(20), r.scale(0.8, 1.2), r.crops(0.4, 0.8)])
-def test_motion_is_the_affine_map_that_scipy_makes_of_it(motion):
-    p = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 36)])
+def test_motion_is_the_affine_map_that_scipy_makes_of_it(motion, height, width):
+    p = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(1))
     got, where = shown(motion, p, seed=5)
-    side = 24  # pixels [row, column] -> the plane -1..1 [x, y], and back
-    to_plane = np.array([[0, 2 / side, 1 / side - 1], [2 / side, 0, 1 / side - 1], [0, 0, 1]])
-    pixels = np.linalg.inv(to_plane) @ where @ to_plane
+    from_middle = np.array([[0, 1, (1 - width) / 2], [1, 0, (1 - height) / 2], [0, 0, 1]])  # of [row, column]: [x, y]
+    pixels = np.linalg.inv(from_middle) @ where @ from_middle
     slow = ndimage.affine_transform(p[0, 0].numpy(), pixels[:2, :2], pixels[:2, 2], order=1, mode="constant", cval=np.nan)
     known = np.isfinite(slow)
     assert known.mean() > 0.5
     assert np.allclose(got[0, 0].numpy()[known], slow[known], atol=1e-4)
     assert not torch.allclose(got, p, atol=0.05)
+
+
+def test_motion_keeps_the_form_of_a_wide_picture():
+    chance, sides = torch.Generator().manual_seed(0), (16, 36)
+    for _ in range(20):
+        turn = part(r.rotate(90)).motion(chance, sides)[:2, :2]
+        assert torch.allclose(turn @ turn.T, torch.eye(2), atol=1e-6)
+        assert part(r.jitter(3)).motion(chance, sides)[:2, 2].abs().max() <= 3
+        cut = part(r.crops(0.5, 0.5)).motion(chance, sides)
+        corners = (cut @ torch.tensor([[-18.0, 18, -18, 18], [-8, -8, 8, 8], [1, 1, 1, 1]]))[:2]
+        assert (corners.abs() <= torch.tensor([[18.0], [8.0]]) + 1e-4).all()
+        assert torch.allclose(cut[:2, :2], torch.eye(2) / 2)
 
 
 def test_regularizers_add_up_and_say_what_they_are():

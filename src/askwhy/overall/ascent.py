@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,7 +147,7 @@ class Search:
         """The pictures as they are shown at this step: shifted, turned, cut, noisy, each in its own way."""
         motions = [part.motion for part in self.regularizer.parts if part.motion is not None]
         if motions:
-            where = torch.stack([composed([motion(one, min(p.shape[2:])) for motion in motions]) for one in chance]).to(p)
+            where = torch.stack([composed([motion(one, p.shape[2:]) for motion in motions], *p.shape[2:]) for one in chance]).to(p)
             grid = torch.nn.functional.affine_grid(where, list(p.shape), align_corners=False)
             p = torch.nn.functional.grid_sample(p, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         for part in self.regularizer.parts:
@@ -227,12 +228,11 @@ def mean_size(gradient: torch.Tensor) -> torch.Tensor:
     return torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (gradient.ndim - 1))
 
 
-def composed(motions: list[torch.Tensor]) -> torch.Tensor:
-    """[2, 3] of one motion after the other."""
-    whole = motions[0]
-    for motion in motions[1:]:
-        whole = whole @ motion
-    return whole[:2]
+def composed(motions: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
+    """[2, 3] of one motion after the other, from pixels to units of half a side."""
+    whole = reduce(torch.matmul, motions)
+    sides = whole.new_tensor([width / 2, height / 2, 1])
+    return (whole * sides / sides[:, None])[:2]
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Part:
     name: str
     penalty: Callable[[Any], Any] | None = field(default=None, compare=False)  # u -> [n]
     after: Callable[[Any, Any, int], Any] | None = field(default=None, compare=False)  # u, its gradient, step -> u
-    motion: Callable[[Any, int], Any] | None = field(default=None, compare=False)  # generator, pixels -> [2, 3] of the picture's plane
+    motion: Callable[[Any, Any], Any] | None = field(default=None, compare=False)  # generator, (height, width) -> [3, 3], in pixels from the middle
     noise: Callable[[Any], float] | None = field(default=None, compare=False)  # generator -> how much of it
     within: Callable[[Any], Within] | None = field(default=None, compare=False)  # model -> a penalty on what its layers give
     alone: bool = True  # whether a picture's penalty is its own, and not about the other copies of its target
@@ -144,8 +144,8 @@ def jitter(pixels: float = 8) -> Regularizer:
     """Shift by up to so many pixels before each step (Mordvintsev et al. 2015)."""
     check("jitter", pixels)
 
-    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
-        x, y = (between(chance, -pixels, pixels) * 2 / side for _ in range(2))
+    def motion(chance: torch.Generator, sides: Any) -> torch.Tensor:
+        x, y = (between(chance, -pixels, pixels) for _ in range(2))
         return torch.tensor([[1, 0, x], [0, 1, y], [0, 0, 1]])
 
     return only(f"jitter({pixels:g})", motion=motion)
@@ -155,7 +155,7 @@ def rotate(degrees: float = 10) -> Regularizer:
     """Turn by up to so many degrees before each step."""
     check("rotate", degrees, 0, 180)
 
-    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+    def motion(chance: torch.Generator, sides: Any) -> torch.Tensor:
         angle = math.radians(between(chance, -degrees, degrees))
         return torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
 
@@ -166,7 +166,7 @@ def scale(low: float = 0.9, high: float = 1.1) -> Regularizer:
     """Show the picture so many times as large, between low and high, before each step."""
     check("scale", low, 0.01, high)
 
-    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+    def motion(chance: torch.Generator, sides: Any) -> torch.Tensor:
         factor = 1 / between(chance, low, high)
         return torch.tensor([[factor, 0, 0], [0, factor, 0], [0, 0, 1.0]])
 
@@ -177,9 +177,9 @@ def crops(low: float = 0.3, high: float = 1.0) -> Regularizer:
     """Show a part of the picture, between these shares of its side, at any place, before each step (Fel et al. 2023)."""
     check("crops", low, 0.01, high), check("crops", high, low, 1)
 
-    def motion(chance: torch.Generator, side: int) -> torch.Tensor:
+    def motion(chance: torch.Generator, sides: Any) -> torch.Tensor:
         share = between(chance, low, high)
-        x, y = (between(chance, -1, 1) * (1 - share) for _ in range(2))
+        x, y = (between(chance, -1, 1) * (1 - share) * side / 2 for side in reversed(sides))
         return torch.tensor([[share, 0, x], [0, share, y], [0, 0, 1.0]])
 
     return only(f"crops({low:g}, {high:g})", motion=motion)
