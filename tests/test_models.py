@@ -881,3 +881,92 @@ def test_chance_is_seen_wherever_it_comes_from_and_put_back(draw):
     assert np.array_equal(before[0], after[0])
     assert before[1] == after[1]
     assert torch.equal(before[2], after[2])
+
+
+class Centred(nn.Module):
+    """Writes into what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.sub_(0.5).mul_(2))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("occlusion", {"baseline": 0.0}), ("gradient", {}), ("integrated_gradients", {"baseline": "zero"}), ("lrp", {})]
+)
+def test_a_model_that_writes_into_its_input_leaves_the_users_data(method, options):
+    torch.manual_seed(0)
+    writes, x = Centred().eval(), torch.rand(3, 4)
+    plain = nn.Sequential(nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        plain[0].weight.copy_(2 * writes.net.weight)
+        plain[0].bias.copy_(writes.net.bias - writes.net.weight.sum(1))
+    model, own = aw.wrap(writes), x.clone()
+    for _ in range(2):
+        why = getattr(aw, method)(model, x, target=1, **options)
+        assert torch.equal(x, own)
+        if method != "lrp":  # whose rules see the shift
+            assert np.allclose(why.values, getattr(aw, method)(plain, own, target=1, **options).values, atol=1e-5)
+
+
+def test_a_function_that_writes_into_its_input_leaves_the_users_data():
+    def function(X: np.ndarray) -> np.ndarray:
+        X -= 0.5
+        return X @ np.array([[1.0], [2.0], [3.0]])
+
+    x = np.random.default_rng(0).random((5, 3))
+    own, model = x.copy(), aw.wrap(function)
+    for _ in range(2):
+        why = aw.occlusion(model, x, baseline=0.0)
+        assert np.array_equal(x, own)
+        assert np.allclose(why.values, own * [1, 2, 3])
+
+
+class Tempered(nn.Module):
+    """Its first parameter is a number, as the temperature of a contrastive model is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.net = nn.Parameter(torch.tensor(2.0, dtype=torch.float64)), nn.Linear(4, 2).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x) * self.scale
+
+
+def test_a_first_parameter_that_is_a_number():
+    model, x = Tempered().eval(), torch.rand(2, 4)
+    weights = (2 * model.net.weight[0]).detach().numpy()
+    assert np.allclose(aw.gradient(model, x, target=0).values, weights)
+    why = aw.occlusion(model, x, target=0, baseline=0.0)
+    assert np.allclose(why.values, weights * x.numpy())
+    assert why.values.dtype == np.float64
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.table, self.sizes = nn.Conv2d(1, 4, 3, padding=2), torch.relu, torch.ones(4), {"pool": [1, 1]}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(self.act(self.conv(x)), self.sizes["pool"]).flatten(1)[:, :4] * self.table
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net.conv, "dilation", (2, 2)), lambda net: setattr(net.conv, "stride", (2, 2)), lambda net: setattr(net, "act", torch.tanh),
+        lambda net: setattr(net, "table", torch.arange(2.0, 6.0)), lambda net: net.table.mul_(3), lambda net: net.sizes["pool"].__setitem__(0, 2),
+    ],
+)  # fmt: skip
+def test_a_faster_twin_is_made_anew_when_anything_that_a_module_holds_changes(change):
+    torch.manual_seed(0)
+    net, x = Held().eval(), torch.rand(1, 1, 12, 12)
+    model = aw.wrap(net)
+    before = aw.integrated_gradients(model, x, target=1, steps=32).values
+    change(net)
+    after = aw.integrated_gradients(model, x, target=1, steps=32).values
+    assert np.allclose(after, aw.integrated_gradients(aw.wrap(net), x, target=1, steps=32).values, atol=1e-7)
+    assert not np.allclose(after, before, atol=1e-4)

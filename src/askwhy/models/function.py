@@ -76,7 +76,7 @@ class FunctionModel:
 
     def outputs(self, items: Items, batch: Any, owners: Sequence[int] | None = None) -> Any:
         try:
-            out = self.function(self.given(items, batch))
+            out = self._passed(self.given(items, batch))
         except (AskwhyError, MemoryError):
             raise
         except Exception as error:  # whatever somebody else's function raises: say what it was given, keep the cause
@@ -84,6 +84,14 @@ class FunctionModel:
                 raise
             raise ModelError(f"the model failed on an input of shape {show_shape(batch)}: {type(error).__name__}: {error}") from error
         return self._as_scores(out)
+
+    def _passed(self, batch: Any) -> Any:
+        """What the function returns; one that writes into its input, as `X -= mean` does, gets a copy of the user's data."""
+        own = batch.copy() if isinstance(batch, np.ndarray) and self.memory.get("writes", True) else batch
+        out = self.function(own)
+        if own is not batch and "writes" not in self.memory:
+            self.memory["writes"] = not np.array_equal(own, batch)
+        return out
 
     @staticmethod
     def given(items: Items, batch: Any) -> Any:

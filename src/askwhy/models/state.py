@@ -28,8 +28,22 @@ def all_modules(net: torch.nn.Module) -> set[torch.nn.Module]:
 
 
 def attributes(net: torch.nn.Module) -> tuple[Any, ...]:
-    """The modules and their switches and numbers, any of which a forward pass may read."""
-    return tuple((id(m), *(v for v in vars(m).values() if isinstance(v, (bool, int, float, str)))) for m in net.modules())
+    """The modules and what they hold beside weights, any of which a forward pass may read: switches, strides, functions, tables."""
+    own = vars(torch.nn.Module()).keys() - {"training"}
+    return tuple((id(m), *(plain(v) for name, v in vars(m).items() if name not in own)) for m in net.modules())
+
+
+def plain(value: Any) -> Any:
+    """What changes when the value does: numbers and texts, also in lists; which object, of anything else."""
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(map(plain, value))
+    if isinstance(value, dict):
+        return tuple((key, plain(one)) for key, one in value.items())
+    if isinstance(value, torch.Tensor):
+        return id(value), value.data_ptr(), None if value.is_inference() else value._version
+    return id(value)
 
 
 def hooked(net: torch.nn.Module) -> bool:

@@ -49,8 +49,8 @@ class TorchModel:
 
     @property
     def like(self) -> torch.Tensor:
-        """A tensor of the model, for its device and dtype; an empty one of a model without parameters."""
-        tensors = (t for t in chain(self.net.parameters(), self.net.buffers()) if t.is_floating_point())
+        """A number of the model's device and dtype; none of a model without parameters."""
+        tensors = (t.new_empty(1) for t in chain(self.net.parameters(), self.net.buffers()) if t.is_floating_point())
         return next(tensors, torch.empty(0))
 
     def prepare(self, x: Any) -> Items:
@@ -102,7 +102,7 @@ class TorchModel:
 
     def _place(self, x: torch.Tensor) -> torch.Tensor:
         like = self.like
-        if not len(like) and like.ndim == 1:
+        if not len(like):
             return x.detach()
         return x.detach().to(like.device, like.dtype if x.is_floating_point() else x.dtype)
 
@@ -119,8 +119,11 @@ class TorchModel:
         return joined(outs)
 
     def _pass(self, batch: torch.Tensor, arguments: Arguments | None) -> Any:
+        given = batch.clone() if self.memory.get("writes", not batch.requires_grad) else batch  # the user's data stay as they are
         with said_clearly(show_shape(batch) if arguments is None else arguments.described()):
-            out = self.net(batch) if arguments is None else arguments.call(self.net, batch)
+            out = self.net(given) if arguments is None else arguments.call(self.net, given)
+        if given is not batch and "writes" not in self.memory:
+            self.memory["writes"] = not torch.equal(given, batch)
         if isinstance(out, torch.Tensor) and out.ndim == 1 and batch.ndim == 3:
             self._refuse_unbatched(batch)
         return self.scores(out)
@@ -187,7 +190,7 @@ class TorchModel:
 
     def _exact_twin(self, dtype: torch.dtype, samples: torch.Tensor) -> Callable[[Any], Any] | None:
         """The faster twin; None if there is none, or it does not give the model's own scores."""
-        run = self._kept(dtype, twin)
+        run = None if self.memory.get("writes") else self._kept(dtype, twin)
         if run is None:
             return None
         try:
@@ -203,7 +206,7 @@ class TorchModel:
         read(outputs) gives the scores of samples; `question` stands for it, so that asking again needs no second proof.
         """
         own = self.like.dtype if len(self.like) or not samples.is_floating_point() else samples.dtype
-        if calls < WORTH_A_SLOPE_TWIN or self.seed is not None or hooked(self.net):
+        if calls < WORTH_A_SLOPE_TWIN or self.seed is not None or self.memory.get("writes") or hooked(self.net):
             return None
         made = self._made(own, slope_twin)
         if made is None:
