@@ -9,7 +9,7 @@ from torch import nn
 
 import askwhy as aw
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # on a busy machine small networks wait for their second thread
 
 
 def small_net(seed: int = 0, classes: int = 4, dtype: torch.dtype = torch.float32, pool: int = 2) -> nn.Sequential:

@@ -11,7 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 import askwhy as aw
 from askwhy.errors import Cancelled, FileError, InputError, LayerError, UnsupportedError
@@ -243,6 +243,40 @@ def test_free_memory_and_sizes_in_words():
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
+def test_one_number_an_item_is_a_column(tmp_path):
+    torch.manual_seed(0)
+    chain, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Flatten(0)).eval(), torch.randn(9, 5)
+    why = activations(chain, x)
+    assert why.shapes == {"0": (9, 4), "1": (9, 4), "2": (9, 1), "3": (9, 1)}
+    np.testing.assert_allclose(why["3"][:, 0], chain(x).detach(), rtol=1e-6)
+    np.testing.assert_array_equal(activations(chain, x, "")[""], why["3"])
+    assert activations(chain, x, to=tmp_path / "kept")["3"].shape == (9, 1)
+    assert "3 [9, 1]: mean" in why.summary()
+    assert why.plot("3").get_xlabel() == "activation"
+
+
+def test_positions_that_all_items_share_are_no_stage():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    net, ids = GPT2Model(GPT2Config(**sizes)).eval(), torch.randint(3, 20, (12, 6))
+    why = activations(net, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert why.layers == ("wte", "h.0", "h.1", "ln_f")
+    np.testing.assert_allclose(why["ln_f"], net(ids).last_hidden_state.detach(), rtol=1e-4, atol=1e-5)
+    assert why.model_calls == 12 + 12 + 2  # and the vectors of the words, and two that show which stages there are
+
+
+def test_yes_and_no_are_drawn_as_1_and_0():
+    class Sign(nn.Module):
+        def forward(self, x):
+            return x > 0
+
+    why = activations(nn.Sequential(nn.Linear(3, 4), Sign()).eval(), torch.randn(4, 3), "1")
+    assert why["1"].dtype == bool
+    assert [bar.get_width() in (0, 1) for bar in why.plot().patches] == [True] * 4
+    maps = activations(nn.Sequential(nn.Conv2d(3, 4, 1), Sign()).eval(), pictures(2), "1")
+    assert maps.plot().figure is not None
+
+
 def test_what_cannot_be_read_is_refused(net):
     with pytest.raises(LayerError, match="known are '0', '1'"):
         activations(net, pictures(2), "conv1")
@@ -280,7 +314,7 @@ def test_the_summary_tells_mean_zeros_silent_channels_and_the_largest():
     lines = activations(net, x).summary().splitlines()
     assert lines[0] == "0 [2, 3, 2, 2]: mean -0.417, 42% zeros, largest 5 (item 1, channel 0 at [1, 0])"
     assert lines[1] == "1 [2, 3, 2, 2]: mean 0.583, 67% zeros, largest 5 (item 1, channel 0 at [1, 0]), 1 of 3 channels are zero for every item (1)"
-    assert re.search(r"2 items, 288 bytes; 2 model calls, \d\.\d\d s", lines[-1])
+    assert re.search(r"2 items, 288 bytes; 4 model calls, \d\.\d\d s", lines[-1])
 
 
 def test_a_plot_of_every_kind(net, tmp_path):
@@ -322,3 +356,8 @@ def test_results_are_saved_loaded_compared_and_shown(net, tmp_path):
     saved = aw.saliency(net, pictures(1)).save(tmp_path / "e.npz")
     with pytest.raises(FileError, match="holds no saved Activations, but Explanation"):
         Activations.load(saved)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for name, content in (("cut.npz", whole[: len(whole) // 2]), ("empty.npz", b""), ("text.npz", b"hello")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileError, match=f"{name} is no saved Activations"):
+            Activations.load(tmp_path / name)

@@ -602,6 +602,12 @@ def test_texts_are_drawn_saved_and_loaded(minilm, tmp_path):
     assert f"{share:.0%} of the attention" in why.summary()
 
 
+def test_numbers_of_numpy_come_back_equal(tokens, tmp_path):
+    why = attention(Hand().eval(), tokens, 0, samples=np.int64(3), seed=np.int64(1))
+    assert Attention.load(why.save(tmp_path / "numbers.npz")) == why
+    assert np.array_equal(why.random, attention(Hand().eval(), tokens, 0, samples=3, seed=1).random)
+
+
 def test_progress_can_stop_it_and_a_target_inside_ends_the_pass(tokens):
     net = Hand(pool="mean").eval()
     with pytest.raises(Cancelled):
@@ -630,13 +636,22 @@ def test_wrong_arguments_are_named(tokens):
     net = Hand().eval()
     why = attention(net, tokens, 0, deletion=False)
     for wrong, said in (
-        ({"how": "word"}, "did you mean 'words'"), ({"values": "raw"}, "'rollout'"), ({"i": 3}, "3 items"), ({"how": "matrix", "layer": 2}, "layer=2"),
+        ({"how": "word"}, "did you mean 'words'"), ({"values": "raw"}, "'rollout'"), ({"i": 3}, "i=3: there are 3"), ({"how": "matrix", "layer": 2}, "layer=2"),
         ({"how": "heads", "layer": 1}, "how='matrix'"), ({"how": "deletion"}, "deletion=True"), ({"values": "leave-one-out"}, "choose"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             why.plot(**wrong)
     with pytest.raises(InputError, match="samples=1"):
         attention(net, tokens, samples=1)
+    for seed in (-1, True, 0.5):
+        with pytest.raises(InputError, match=f"seed={seed}: give a whole number"):
+            attention(net, tokens, seed=seed)
+    for ask in (why.summary, why.question, lambda i: why.top(3, i), lambda i: why.ranking("rollout", i), lambda i: why.heads(0, 0, i)):
+        for i in (9, -1, True):
+            with pytest.raises(InputError, match=f"i={i}: there are 3, counted from 0"):
+                ask(i)
+    with pytest.raises(InputError, match="k=0: give a whole number from 1 on"):
+        why.top(0)
     with pytest.raises(UnsupportedError, match="offers predictions only"):
         attention(lambda x: x, tokens)
     assert "no test was made" in why.summary()

@@ -112,6 +112,7 @@ def test_arrows_point_down_only():
         "answer": 1,
         "registry": 2,
         "layers": 2,
+        "pieces": 2,
         "compiled": 2,
         "local": 3,
         "overall": 3,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,105 @@ def test_field_of_a_real_network(lite0: aw.models.Model, cat: object) -> None:
     assert "11 x 11 pixels of 224 x 224" in found.summary()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_the_same_field(dtype: torch.dtype) -> None:
+    """Its kernels on a CPU spread NaN to neighbours that do not see it."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ConvTranspose2d(8, 4, 3, 2)).eval()
+    x = torch.rand(1, 3, 14, 14, generator=seeded(0))
+    wanted = receptive_field(net, "3", x).boxes
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(receptive_field(net, "3", x).boxes, wanted)
+    found = receptive_field(net.to(dtype), "3", x.to(dtype))
+    np.testing.assert_array_equal(found.boxes, wanted)
+    assert next(net.parameters()).dtype == dtype
+    assert torch.backends.nnpack.set_flags(True) == (True,)
+
+
+class Stays(nn.Module):
+    """Computes in half precision, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.conv(x).float()
+
+
+def test_half_precision_that_cannot_be_left_is_refused() -> None:
+    with pytest.raises(errors.UnsupportedError, match="half precision"):
+        receptive_field(Stays().eval(), "", pictures(1))
+    assert "the whole pictures are shown" in filters(Stays().eval(), pictures(4), "conv", top=2).summary()
+
+
+def test_the_field_is_measured_again_in_another_dtype() -> None:
+    model = aw.wrap(small_net())
+    assert measured(model, "4", model.prepare(pictures(1)))[1] > 0
+    model.net.double()
+    assert measured(model, "4", model.prepare(pictures(1)))[1] > 0
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(7)])
+def test_the_effective_field_depends_on_the_seed_and_not_on_the_batch_size(seed: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.Conv2d(6, 6, 5, padding=2)).eval().double()
+    model = aw.wrap(net)
+    wanted = receptive_field(model, "2", pictures(6).double(), seed=seed, batch_size=1)
+    for size in (2, 4, 6):
+        found = receptive_field(model, "2", pictures(6).double(), seed=seed, batch_size=size)
+        np.testing.assert_allclose(found.gradient, wanted.gradient, atol=1e-12)
+        assert found.effective.tolist() == wanted.effective.tolist()
+    assert abs(receptive_field(model, "2", pictures(6).double(), seed=1).gradient - wanted.gradient).max() > 1e-3
+    same = receptive_field(model, "2", pictures(1).double().repeat(2, 1, 1, 1), batch_size=2).gradient
+    assert abs(same - receptive_field(model, "2", pictures(1).double()).gradient).max() > 1e-4  # each item has signs of its own
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.conv(x)).mean((2, 3))
+
+
+class Turned(nn.Module):
+    """A transposed picture beside it is regular along the diagonal of the grid, and nowhere else."""
+
+    def __init__(self, how: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.how(x)
+
+
+class Corner(nn.Module):
+    """Regular but for one place beside the diagonal."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = x.clone()
+        out[:, :, 0, -1] = x[:, :, 0, -1] + x[:, :, 1, -3]
+        return out
+
+
+TURNS = [lambda x: x.mT, lambda x: x.flip(2, 3), lambda x: x.flip(2), lambda x: x.mT.flip(2, 3), lambda x: x.mT.flip(2), lambda x: x.roll(1, 2)]
+
+
+@pytest.mark.parametrize("net", [*map(Turned, TURNS), Corner()])
+def test_regularity_is_proved_beside_the_diagonal_too(net: nn.Module) -> None:
+    np.testing.assert_array_equal(boxes(net, "", (12, 12)), brute_force(net, (12, 12)))
+
+
+def test_fields_under_inference_mode() -> None:
+    net, X = aw.wrap(small_net()), pictures(6)
+    wanted, own = receptive_field(net, "4", X), filters(net, X, "5", [1, 2], top=2, field="effective")
+    with torch.inference_mode():
+        found, seen = receptive_field(net, "4", X * 1), filters(net, X * 1, "5", [1, 2], top=2, field="effective")
+    np.testing.assert_allclose(found.gradient, wanted.gradient, atol=1e-7)
+    assert seen.boxes.tolist() == own.boxes.tolist()
+
+
 class Swaps(nn.Module):
     """A model that replaces NaN: in all it computes, or beside a path that lets it through."""
 
@@ -256,6 +357,18 @@ def test_what_has_no_field_is_refused() -> None:
         receptive_field(net, "4", pictures(1), place=(9, 0))
     with pytest.raises(errors.InputError, match="name one layer"):
         receptive_field(net, ["4", "5"], pictures(1))
+    with pytest.raises(errors.InputError, match="seed=-1"):
+        receptive_field(net, "4", pictures(1), seed=-1)
+    with pytest.raises(errors.LayerError, match="runs 2 times"):
+        receptive_field(Twice().eval(), "conv", pictures(1))
+    for made in (torch.jit.script(net), torch.jit.trace(net, pictures(1))):
+        with pytest.raises(errors.UnsupportedError, match="ScriptModule"):
+            receptive_field(made, "4", pictures(1))
+        with pytest.raises(errors.UnsupportedError, match="ScriptModule"):
+            receptive_field(nn.Sequential(nn.Conv2d(3, 3, 1), made).eval(), "1", pictures(1))
+        assert receptive_field(nn.Sequential(nn.Conv2d(3, 3, 1), made).eval(), "0", pictures(1)).size == (1, 1)
+        with pytest.raises(errors.UnsupportedError, match="ScriptModule"):
+            filters(made, pictures(4), "4")
     with pytest.raises(errors.InputError, match="pictures"):
         receptive_field(nn.Sequential(nn.Linear(4, 3)).eval(), "0", torch.rand(2, 4))
 
@@ -293,6 +406,18 @@ def by_hand(net: nn.Module, X: torch.Tensor, layer: int, channel: int, by: str, 
     return sorted(rows, key=lambda row: (-row[0], row[1]))[:top]
 
 
+def test_filters_behind_a_layer_norm_over_the_whole_map_are_its_channels() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 16, 16]), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 2)).eval()
+    X = torch.rand(20, 3, 18, 18)
+    for layer in (1, 2):
+        found = filters(net, X, str(layer), [0, 7], top=3)
+        for k, channel in enumerate((0, 7)):
+            wanted = by_hand(net, X, layer, channel, "max", 3)
+            assert found.items[k].tolist() == [item for _, item, _ in wanted]
+            assert [tuple(p) for p in found.places[k]] == [place for *_, place in wanted]
+
+
 @pytest.mark.parametrize("by", ["max", "mean"])
 @pytest.mark.parametrize("batch_size", [1, 5, "auto"])
 def test_filters_are_those_of_a_full_sort(by: str, batch_size: int | str) -> None:
@@ -323,6 +448,29 @@ def test_a_patch_is_all_that_the_place_sees() -> None:
         noise[:, :, top:bottom, left:right] = X[found.items[0, t], :, top:bottom, left:right]
         with torch.no_grad():
             assert net[:6](noise)[0, 2][tuple(found.places[0, t])].item() == pytest.approx(found.values[0, t], abs=1e-4)
+
+
+def test_only_the_border_cuts_a_field_off() -> None:
+    """Bins of three and of four pixels are fields of two sizes inside of the picture."""
+    X = pictures(20, 12) * 0.1
+    X[:, :, 2:5, 2:5] = 1
+    found = filters(nn.Sequential(nn.AdaptiveAvgPool2d((5, 5))).eval(), X, "0", [0], top=2)
+    assert found.field_size == (4, 4)
+    assert found.boxes[0].tolist() == [[2, 2, 5, 5]] * 2
+    assert not found.cut.any()
+    assert "cut off" not in found.summary()
+
+
+def test_a_patch_is_padded_where_the_border_cuts_it_and_nowhere_else() -> None:
+    clear = np.full((4, 3, 3), 7, np.uint8)
+    found = replace(filters(small_net(), pictures(4), "5", [0], top=1), field_size=(5, 5))
+    low = found.whole(clear, np.array([0, 6, 4, 9]), True)  # narrower than the field, too, yet inside from left to right
+    assert low.shape == (5, 3, 4)
+    assert (low[0, :, 3] < 255).all()
+    assert (low[1:, :, :3] == 7).all()
+    high = found.whole(clear, np.array([12, 0, 16, 3]), True)
+    assert high.shape == (5, 5, 4)
+    assert (high[:4, 2:, :3] == 7).all()
 
 
 def test_equal_items_come_in_their_order() -> None:
@@ -556,6 +704,8 @@ def test_filters_are_kept_and_drawn(tmp_path: Path) -> None:
     assert again == found
     assert filters(small_net(), pictures(9), "5", [1, 4], top=2) != found
     assert again.summary() == found.summary()
+    numbers = filters(small_net(), pictures(9), "5", [np.int64(1)], top=np.int64(3))
+    assert Filters.load(numbers.save(tmp_path / "numbers.npz")) == numbers
     words = filters(nn.Sequential(nn.Linear(4, 3)).eval(), torch.rand(6, 4), "0", top=2)
     assert Filters.load(words.save(tmp_path / "words.npz")) == words
     assert words.plot().texts
@@ -624,6 +774,7 @@ def test_deeper_kernels_are_signed_maps(tmp_path: Path) -> None:
     series = filter_weights(nn.Sequential(nn.Conv1d(4, 3, 5)).eval())
     assert series.values.shape == (3, 4, 1, 5)
     assert len(series.plot().images) == 3
+    assert filter_weights(nn.Sequential(nn.Conv1d(3, 4, 5)).eval()).colours == ""  # three sensors
     with pytest.raises(errors.LayerError, match="is a ReLU and no convolution; name one, such as '0'"):
         filter_weights(net, "2")
     with pytest.raises(errors.InputError, match="most=0"):

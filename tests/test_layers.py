@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 import askwhy as aw
 from askwhy.errors import Cancelled, InputError, LayerError, UnsupportedError
 from askwhy.layers import count, names_of, read_layers
+from askwhy.models.base import said_clearly
 from askwhy.places import channels_of, pooled, real_places
 
 
@@ -41,6 +42,16 @@ def pictures(n, seed=3):
 
 
 PHOTOS = pictures(70)
+
+
+class Squeezed(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+
+class Parameter(nn.Module):
+    def forward(self):
+        return torch.tensor(2.0)
 
 
 class Photos(Dataset):
@@ -73,6 +84,48 @@ def test_every_way_to_give_many_inputs(net, given):
     assert sum(sizes) == 70
     for name in ("0", "8"):
         torch.testing.assert_close(found[name], by_hand(net, pictures(70), name), rtol=1e-5, atol=1e-6)
+
+
+class Named(Dataset):
+    """Inputs by name, one by one; other lengths from `odd` on."""
+
+    def __init__(self, kind=dict, odd=99):
+        self.kind, self.odd = kind, odd
+
+    def __len__(self):
+        return 70
+
+    def __getitem__(self, k):
+        ids = [k % 20, 1, 2, 3, *([4] if k >= self.odd else [])]
+        item = {"ids": torch.tensor(ids) if k % 2 else ids, "weight": k / 70}
+        return item if self.kind is dict else (item, k % 4)
+
+
+class Weighed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.look, self.head = nn.Embedding(20, 4), nn.Linear(4, 2)
+
+    def forward(self, ids, weight):
+        return self.head(self.look(ids).mean(1) * weight[:, None])
+
+
+@pytest.mark.parametrize("given", [Named(), Named(tuple), [Named()[k] for k in range(70)]], ids=["dataset", "with labels", "list"])
+def test_items_that_are_dicts_are_inputs_by_name(given):
+    net = Weighed().eval()
+    found, _ = gathered(net, given, ["head"])
+    ids, weight = torch.tensor([[k % 20, 1, 2, 3] for k in range(70)]), torch.arange(70) / 70
+    torch.testing.assert_close(found["head"], net(ids, weight).detach())
+
+
+def test_items_that_are_dicts_and_fit_no_batch_are_refused():
+    net = Weighed().eval()
+    with pytest.raises(InputError, match=r"'ids' is \[4\] in item 64 and \[5\] in item 66; fill them up to one length"):
+        list(read_layers(net, Named(odd=66)))
+    with pytest.raises(InputError, match="'text' is not an array of numbers in each of them"):
+        list(read_layers(net, [{"text": "a"}, {"text": "b"}]))
+    with pytest.raises(InputError, match="'weight' is not an array of numbers in each"):
+        list(read_layers(net, [Named()[0], {"ids": [1, 2, 3, 4]}]))
 
 
 def test_a_loader_of_texts_and_of_photos():
@@ -217,6 +270,139 @@ def test_several_tensors_are_refused():
         list(read_layers(Net().eval(), torch.rand(3, 2), "pair"))
 
 
+# ---- one number an item, one row whatever the batch, a depth of its own -----------------------------------------------
+
+
+@pytest.mark.parametrize("last", [nn.Flatten(0), Squeezed()], ids=["flatten", "squeeze"])
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_one_number_an_item_is_a_column(last, n):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), last).eval(), torch.randn(n, 5)
+    wanted = net[:3](x).detach()
+    for layers in (None, "3", ""):
+        found, _ = gathered(net, x, layers)
+        torch.testing.assert_close(found["" if layers == "" else "3"], wanted)
+    rows, _ = gathered(net, x, keep=lambda *given: pooled(aw.wrap(net), *given))
+    assert {name: out.shape for name, out in rows.items()} == {"0": (n, 4), "1": (n, 4), "2": (n, 1), "3": (n, 1)}
+
+
+def test_a_number_for_the_whole_batch_is_none_of_an_item():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.scale = nn.Linear(5, 2), Parameter()
+
+        def forward(self, x):
+            return self.fc(x) * self.scale()
+
+    net, x = Tempered().eval(), torch.randn(6, 5)
+    assert list(gathered(net, x)[0]) == ["fc"]
+    with pytest.raises(LayerError, match=r"layer 'scale' gives \[\] for 5 items"):
+        gathered(net, x, "scale")
+
+
+class Positions(nn.Module):
+    """Positions of the tokens as [1, t, d], as GPT-2 has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.wte, self.wpe, self.head = nn.Embedding(20, 8), nn.Embedding(30, 8), nn.Linear(8, 3)
+
+    def forward(self, ids):
+        return self.head((self.wte(ids) + self.wpe(torch.arange(ids.shape[1])[None])).mean(1))
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_a_stage_without_a_row_for_each_item_is_left_out(n):
+    net, ids = Positions().eval(), torch.randint(0, 20, (n, 6))
+    found, _ = gathered(net, ids)
+    assert {name: len(out) for name, out in found.items()} == {"wte": n, "head": n}
+    torch.testing.assert_close(found["head"], net(ids).detach())
+    if n > 2:
+        with pytest.raises(LayerError, match=rf"layer 'wpe' gives \[1, 6, 8\] for {n - 1} items"):
+            gathered(net, ids, ["wte", "wpe"])
+
+
+class Adaptive(nn.Module):
+    """As many steps of one layer as the batch needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.out = nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        for _ in range(1 + int(x[:, 0].max() > 1)):
+            x = torch.tanh(self.step(x))
+        return self.out(x)
+
+
+@pytest.mark.parametrize("deep", [0, 1, 2, 3, 40])
+def test_a_layer_that_runs_again_for_some_items_is_refused(deep):
+    net, x = Adaptive().eval(), torch.randn(64, 5).clamp(max=0.9)
+    assert gathered(net, x, "step")[0]["step"].shape == (64, 5)
+    x[deep, 0] = 3
+    with pytest.raises(LayerError, match="layer 'step' runs 2 times"):
+        gathered(net, x, "step")
+
+
+def test_a_stage_that_runs_again_for_the_second_item_is_left_out():
+    net, x = Adaptive().eval(), torch.zeros(4, 5)
+    x[1, 0] = 3
+    found, _ = gathered(net, x)
+    assert {name: len(out) for name, out in found.items()} == {"out": 4}
+    torch.testing.assert_close(found["out"][:3], torch.cat([net(x[:1]), net(x[1:3])]).detach())
+
+
+def test_whole_passes_become_rare(net):
+    passes = []
+    handle = net[8].register_forward_hook(lambda module, args, out: passes.append(len(out)))
+    gathered(net, pictures(43), ["0", "3"], batch_size=4)
+    handle.remove()
+    assert passes == [1, 4, 4, 4, 4]  # the first three of 12, then the 5th and the 9th
+
+
+def test_what_fails_in_keeping_is_not_blamed_on_the_model(net):
+    def keep(name, out, items, own):
+        raise ValueError("of our own")
+
+    with pytest.raises(ValueError, match="^of our own$") as raised:
+        gathered(net, pictures(3), keep=keep)
+    assert not isinstance(raised.value, aw.errors.AskwhyError)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AssertionError("give 5 columns"), "AssertionError: give 5 columns"),
+        (AssertionError(), "AssertionError"),
+        (KeyError("mask"), "KeyError: 'mask'"),
+        (AttributeError("no fc"), "AttributeError: no fc"),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (RuntimeError("shapes"), "shapes"),
+    ],
+)
+def test_whatever_the_model_raises_is_its_error(error, said):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(aw.errors.ModelError, match=rf"the model failed on an input of shape \[1, 6\]: {said}$") as raised:
+        gathered(Broken().eval(), torch.rand(4, 6))
+    assert raised.value.__cause__ is error
+
+
+def test_a_fault_of_our_own_is_no_error_of_the_model(net, monkeypatch):
+    monkeypatch.setattr("askwhy.layers.items_first", None)  # not callable: a TypeError in askwhy's own hook
+    with pytest.raises(TypeError, match="NoneType"):
+        gathered(net, pictures(3))
+    with pytest.raises(KeyError, match="lost"), said_clearly("[1]"):
+        exec("raise KeyError('lost')", {"__name__": "askwhy.layers"})
+
+
 # ---- nothing changes, memory, progress ------------------------------------------------------------------------------
 
 
@@ -279,9 +465,9 @@ def test_pieces_are_halved_until_they_fit(net):
 def test_a_pass_ends_behind_the_last_layer(net):
     passes = []
     handle = net[8].register_forward_hook(lambda module, args, out: passes.append(len(out)))
-    gathered(net, pictures(9), ["0", "3"], batch_size=4)
+    gathered(net, pictures(13), ["0", "3"], batch_size=4)
     handle.remove()
-    assert passes == [1]  # the first is whole, so that it shows what runs several times
+    assert passes == [1, 4, 4]  # the first ones are whole, so that they show what runs several times
 
 
 def test_progress_is_told_and_stops(net):
@@ -343,6 +529,179 @@ def test_the_axis_of_the_channels(part, x, axis):
     assert channels_of(model, "1", out) == axis
     last = f"1.{len(list(part.children())) - 1}" if isinstance(part, nn.Sequential) else "1"
     assert channels_of(model, last, out) == axis  # of a rectifier, by what comes before it
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018), with linear layers."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(c, 4), nn.Linear(4, c)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(x.flatten(2).mean(2))))).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+
+
+class Conditioned(nn.Module):
+    """FiLM (Perez et al. 2018): a scale and a shift for each channel."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.conv, self.film = nn.Conv2d(3, c, 3, padding=1), nn.Linear(3, 2 * c)
+
+    def forward(self, x):
+        scale, shift = self.film(x.mean((2, 3)))[..., None, None].chunk(2, 1)
+        return self.conv(x) * scale + shift
+
+
+class Gated(nn.Module):
+    """A convolution whose half opens the other half."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(3, c, 3, padding=1), nn.Linear(3, c)
+
+    def forward(self, x):
+        return self.conv(x) * torch.sigmoid(self.gate(x.movedim(1, -1))).movedim(-1, 1)
+
+
+class Next(nn.Module):
+    """A block of ConvNeXt: channels last inside, and in front again at its end; of pictures or of series."""
+
+    def __init__(self, c, conv=nn.Conv2d):
+        super().__init__()
+        self.conv, self.norm, self.wide, self.back = conv(c, c, 7, padding=3, groups=c), nn.LayerNorm(c), nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, x):
+        return x + self.back(nn.functional.gelu(self.wide(self.norm(self.conv(x).movedim(1, -1))))).movedim(-1, 1)
+
+
+class Window(nn.Module):
+    """A block of Swin: channels last [n, h, w, c]."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.norm, self.wide, self.back = nn.LayerNorm(c), nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, x):
+        return x + self.back(torch.relu(self.wide(self.norm(x))))
+
+
+class Conformer(nn.Module):
+    """Convolutions inside a block of steps [n, t, d]."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.norm, self.conv, self.last = nn.LayerNorm(d), nn.Conv1d(d, d, 3, padding=1), nn.LayerNorm(d)
+
+    def forward(self, x):
+        return self.last(x + self.conv(self.norm(x).transpose(1, 2)).transpose(1, 2))
+
+
+class Merged(nn.Module):
+    """The norm is written behind what follows it, and as wide as there are tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.reduction, self.norm = nn.Linear(16, 8), nn.LayerNorm(16)
+
+    def forward(self, x):
+        return self.reduction(self.norm(x))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class To(nn.Module):
+    """Moves the channels."""
+
+    def __init__(self, source, goal):
+        super().__init__()
+        self.source, self.goal = source, goal
+
+    def forward(self, x):
+        return x.movedim(self.source, self.goal)
+
+
+def patches(d):
+    """A picture as tokens [n, t, d]."""
+    return nn.Sequential(nn.Conv2d(3, d, 4, 4), nn.Flatten(2), To(1, -1))
+
+
+MAP, WIDE, SERIES = (3, 16, 16), (3, 16, 20), (3, 16)
+LAYOUTS = {
+    "layer norm over the whole map": ([nn.Conv2d(3, 8, 1), nn.LayerNorm([8, 16, 16]), nn.ReLU()], MAP, [1, 1, 1]),
+    "layer norm over a map as wide as deep": ([nn.Conv2d(3, 16, 1), nn.LayerNorm([16, 16, 16]), nn.ReLU()], MAP, [1, 1, 1]),
+    "layer norm over channels and steps": ([nn.Conv1d(3, 8, 1), nn.LayerNorm([8, 16]), nn.ReLU()], SERIES, [1, 1, 1]),
+    "layer norm over a map with channels last": ([To(1, -1), nn.Linear(3, 8), nn.LayerNorm([16, 16, 8])], MAP, [1, 3, 3]),
+    "layer norm of channels in front": ([nn.Conv2d(3, 16, 1), LayerNorm2d(16), nn.ReLU()], MAP, [1, 1, 1]),
+    "squeeze and excitation": ([nn.Conv2d(3, 8, 1), Gate(8), nn.ReLU()], MAP, [1, 1, 1]),
+    "squeeze and excitation, as wide as deep": ([nn.Conv2d(3, 16, 1), Gate(16), nn.ReLU()], MAP, [1, 1, 1]),
+    "a block of it": ([nn.Sequential(nn.Conv2d(3, 16, 1), Gate(16)), nn.ReLU()], MAP, [1, 1]),
+    "of a series, as long as deep": ([nn.Conv1d(3, 16, 1), Gate(16), nn.ReLU()], SERIES, [1, 1, 1]),
+    "FiLM, twice as many as the map is wide": ([Conditioned(8), nn.ReLU()], MAP, [1, 1]),
+    "FiLM": ([Conditioned(6), nn.ReLU()], WIDE, [1, 1]),
+    "a gate for each pixel": ([Gated(8), nn.ReLU()], MAP, [1, 1]),
+    "a gate for each pixel, as wide as deep": ([Gated(16), nn.ReLU()], MAP, [1, 1]),
+    "ConvNeXt": ([nn.Conv2d(3, 8, 1), Next(8), nn.ReLU()], MAP, [1, 1, 1]),
+    "ConvNeXt, as wide as deep": ([nn.Conv2d(3, 16, 1), Next(16), nn.ReLU()], MAP, [1, 1, 1]),
+    "ConvNeXt, inside as wide as the map": ([nn.Conv2d(3, 4, 1), Next(4), nn.ReLU()], MAP, [1, 1, 1]),
+    "ConvNeXt of a series, as long as deep": ([nn.Conv1d(3, 16, 1), Next(16, nn.Conv1d), nn.ReLU()], SERIES, [1, 1, 1]),
+    "Swin": ([nn.Conv2d(3, 8, 1), To(1, -1), Window(8), nn.ReLU()], MAP, [1, 3, 3, 3]),
+    "Swin, as wide as deep": ([nn.Sequential(nn.Conv2d(3, 16, 1), To(1, -1), nn.LayerNorm(16)), Window(16), Window(16)], MAP, [None, 3, 3]),
+    "ViT": ([patches(8), Conformer(8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.GELU()], MAP, [2, 2, 2, 2]),
+    "ViT, as many tokens as deep": ([patches(16), Window(16), nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)], MAP, [2, 2, 2]),
+    "merged patches of Swin": ([patches(16), Merged(), nn.ReLU()], MAP, [2, 2, 2]),
+    "Conformer, as long as deep": ([To(1, -1), nn.Linear(3, 16), Conformer(16), nn.ReLU()], SERIES, [None, 2, 2, 2]),
+    "convolutions of a series": ([nn.Conv1d(3, 16, 1), nn.BatchNorm1d(16), nn.GELU(), nn.MaxPool1d(2)], SERIES, [1, 1, 1, 1]),
+    "gated linear units": ([nn.Conv1d(3, 12, 1), nn.GLU(1), nn.ReLU()], SERIES, [1, 1, 1]),
+    "from a vector to a map": ([nn.Flatten(), nn.Linear(48, 8 * 16), nn.Unflatten(1, (8, 4, 4)), nn.ReLU()], SERIES, [1, 1, 1, 1]),
+    "shuffled pixels": ([nn.Conv2d(3, 12, 1), nn.PixelShuffle(2), nn.ReLU()], MAP, [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("what", LAYOUTS)
+def test_where_the_channels_of_each_kind_of_block_are(what):
+    torch.manual_seed(0)
+    parts, shape, axes = LAYOUTS[what]
+    net, x = nn.Sequential(*parts).eval(), torch.randn(5, *shape)
+    model = aw.wrap(net)
+    seen = {}
+
+    def keep(name, out, items, own):
+        seen[name] = channels_of(model, name, out)
+        return pooled(model, name, out, items, own, "mean")
+
+    names = [str(k) for k, axis in enumerate(axes) if axis is not None]
+    rows, _ = gathered(model, x, names, keep=keep)
+    for name in names:
+        wanted = axes[int(name)]
+        out = by_hand(net, x, name)
+        assert out.ndim == 2 or seen[name] == wanted, name
+        torch.testing.assert_close(rows[name], out.movedim(wanted, -1).flatten(1, -2).mean(1) if out.ndim > 2 else out, rtol=1e-4, atol=1e-5)
+
+
+def test_what_runs_later_says_nothing_of_a_layer():
+    class Late(nn.Module):
+        """The gate is written before the rectifier, and runs after it."""
+
+        def __init__(self):
+            super().__init__()
+            self.gate, self.act = nn.Linear(8, 16), nn.ReLU()
+
+        def forward(self, x):
+            return self.gate(self.act(x).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Conv2d(3, 8, 1), Late()).eval(), torch.randn(9, 3, 16, 16)
+    model = aw.wrap(net)
+    axes = []
+    gathered(model, x, "1.act", keep=lambda name, out, items, own: axes.append(channels_of(model, name, out)) or out, batch_size=2)
+    assert axes == [1] * 5
+    gathered(model, x)
+    assert channels_of(model, "1.act", torch.zeros(1, 8, 16, 16)) == channels_of(model, "1.act", torch.zeros(1, 8, 12, 16)) == 1
 
 
 def test_the_width_of_one_branch_does_not_turn_a_map():

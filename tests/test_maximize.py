@@ -299,7 +299,7 @@ def test_alike_is_the_cosine_of_gram_matrices_within_a_group():
 
 def test_batch_norm_measures_how_far_means_and_spreads_are(net):
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    within = part(r.batch_norm(3.0)).within(TorchModel(net))
+    within = part(r.batch_norm(3.0)).within(TorchModel(net), x)
     norm = net[1]
     out = norm(net[0](x)).detach().numpy()
     beta, gamma = norm.bias.detach().numpy(), norm.weight.detach().numpy()
@@ -629,7 +629,7 @@ def test_what_cannot_be_asked_is_refused(net, change, error, why):
 def test_a_zero_gradient_is_refused():
     dead = nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU()).eval()
     nn.init.constant_(dead[1].bias, -1e4)
-    with pytest.raises(ModelError, match="gradient is zero"):
+    with pytest.raises(ModelError, match="no gradient with respect"):
         aw.activation_maximization(dead, 0, **GREY)
 
 
@@ -665,3 +665,439 @@ def test_names_of_aims(net):
     model = aw.wrap(net, labels=list("abcd"))
     (found,) = aims_of(model, [2 * aw.aim("a") + aw.neuron("4", 1) - aw.aim("b")], None)
     assert named(model, found) == "2 a + neuron 1 of layer '4' - b"
+
+
+# ---- penalties on what layers give ------------------------------------------------------------------------------------
+
+
+def trained_norm(times: float = 1.0) -> nn.Sequential:
+    """A network whose batch norm has seen grey pictures; its scores may be so many times as large."""
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).train()
+    with torch.no_grad():
+        for _ in range(20):
+            made(0.5 + 0.1 * torch.randn(16, 3, 16, 16))
+        made[5].weight *= times
+        made[5].bias *= times
+    return made.eval()
+
+
+def test_the_best_step_is_that_of_the_score_less_the_penalties_within():
+    made, held = trained_norm(), r.batch_norm(100.0)
+    options = {"preset": "yosinski", "score": "raw", "shape": (3, 16, 16), "bounds": (0, 1), "steps": 60, "rate": 0.02}
+    penalty = part(held).within(TorchModel(made), torch.rand(1, 3, 16, 16)).penalty
+
+    def worth(found: aw.Portrait) -> float:
+        return float(found.score[0] - penalty({"1": made[:2](torch.from_numpy(found.values))}, None).detach())
+
+    for k in range(2):
+        best, last = (aw.activation_maximization(made, -aw.aim(k), regularizer=held + more, **options) for more in (r.none, r.noise(1e-9)))
+        assert worth(best) >= worth(last) - 1e-3, "noise in a regularizer means that the last step is kept"
+
+
+@pytest.mark.parametrize("held", [r.batch_norm(1.0), r.diversity(1.0)])
+def test_balance_is_for_penalties_within_too(held):
+    options = {"preset": "naive", "score": "raw", "regularizer": held, "copies": 2, "shape": (3, 16, 16), "bounds": (0, 1), "steps": 40}
+    one, other = (aw.activation_maximization(trained_norm(times), 0, balance=True, **options).values for times in (1.0, 1024.0))
+    assert np.allclose(one, other, atol=1e-3)
+    free = aw.activation_maximization(trained_norm(), 0, **options | {"regularizer": r.none}).values
+    assert np.abs(one - free).max() > 0.01, "the penalty does something"
+
+
+class Auxiliary(nn.Module):
+    """One norm runs once, one twice, and one never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.once, self.twice, self.never = nn.Conv2d(3, 4, 3), *(nn.BatchNorm2d(4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.twice(self.twice(self.once(self.conv(x)))).mean((2, 3))
+
+
+def test_norms_that_do_not_run_once_are_left_out():
+    two = Auxiliary().eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert part(r.batch_norm(1.0)).within(TorchModel(two), x).layers == ("once",)
+    assert aw.activation_maximization(two, 0, regularizer=r.batch_norm(1.0), shape=(3, 8, 8), bounds=(0, 1), steps=3).score.shape == (1,)
+    two.once = nn.Identity().eval()
+    with pytest.raises(LayerError, match="no batch norm"):
+        aw.activation_maximization(two, 0, regularizer=r.batch_norm(1.0), shape=(3, 8, 8), bounds=(0, 1), steps=3)
+
+
+# ---- what is told before the search, and what an interrupt leaves -------------------------------------------------------
+
+
+def flat_judge(numbers: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(numbers, classes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "why"),
+    [
+        ({"judge": aw.wrap(flat_judge(768, 2), labels=["lynx", "wolf"])}, TargetError, "no class 'a'"),
+        ({"judge": flat_judge(768, 1)}, InputError, "several classes"),
+        ({"judge": flat_judge(100, 4)}, ModelError, "failed"),
+        ({"judge": "squeezenet"}, aw.errors.AskwhyError, "squeezenet"),
+        ({"images": torch.rand(3, 3, 16, 16)}, InputError, "holds 3 images"),
+        ({"images": torch.rand(30, 1, 16, 16)}, aw.errors.AskwhyError, "failed"),
+        ({"images": torch.rand(30, 3, 16, 16), "layers": ["nowhere"]}, LayerError, "no such layer"),
+    ],
+    ids=["label", "one number", "size", "name", "few images", "channels", "layer"],
+)  # fmt: skip
+def test_mistakes_are_told_before_the_search(net, given, error, why):
+    steps: list[int] = []
+    options = {"steps": 5, "shape": (3, 16, 16), "bounds": (0, 1), "progress": lambda done, total: steps.append(done)}
+    with pytest.raises(error, match=why):
+        aw.activation_maximization(aw.wrap(net, labels=list("abcd")), "a", **options, **given)
+    assert not steps
+
+
+class Widths(nn.Module):
+    """Takes pictures of any size; one layer is as wide as the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.flat, self.head = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv(x)
+        return self.head(out.mean((2, 3))) + 0 * self.flat(out).sum(1, keepdim=True)
+
+
+def test_images_that_are_wider_in_a_layer_are_refused():
+    with pytest.raises(InputError, match="400 numbers in layer 'flat', and a portrait 784"):
+        aw.activation_maximization(
+            Widths().eval(), 0, steps=5, shape=(3, 16, 16), bounds=(0, 1), images=torch.rand(30, 3, 12, 12), layers=["conv", "flat"]
+        )
+
+
+def test_a_judge_without_memory_is_asked_about_fewer():
+    class Small(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 1:
+                raise MemoryError
+            return x.flatten(1)[:, :3]
+
+    found = aw.activation_maximization(line(), [0, 1, 2], preset="naive", steps=3, judge=Small().eval(), **GREY)
+    share = torch.softmax(torch.from_numpy(found.values).flatten(1)[:, :3], 1).numpy()
+    assert np.allclose(found.judge_probability, np.diag(share), atol=1e-6)
+
+
+def dead_third() -> nn.Sequential:
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    with torch.no_grad():
+        made[0].weight[2], made[0].bias[2] = 0, -1
+    return made
+
+
+def test_a_dead_unit_alone_in_its_group_is_told_as_one_among_others():
+    targets, options = [aw.neuron("1", k) for k in range(4)], {"shape": (3, 8, 8), "bounds": (0, 1), "steps": 4}
+    whole = aw.activation_maximization(dead_third(), targets, **options)
+    assert whole.details["flat"] == ["neuron 2 of layer '1'"]
+    for size in (1, 2, 3):
+        found = aw.activation_maximization(dead_third(), targets, batch_size=size, **options)
+        assert found.details["flat"] == whole.details["flat"]
+        assert np.allclose(found.score, whole.score, atol=1e-4)
+    for size in (1, 2):
+        with pytest.raises(ModelError, match="gradient"):
+            aw.activation_maximization(dead_third(), [targets[2], targets[2]], batch_size=size, **options)
+    part_of = aw.activation_maximization(line(), [0, lambda out: out.detach()[:, 1]], batch_size=1, steps=3, **GREY)
+    assert len(part_of.details["flat"]) == 1
+
+
+class Interrupted(nn.Module):
+    """Ctrl-C in pass number `when`."""
+
+    def __init__(self, when: int | None) -> None:
+        super().__init__()
+        self.conv, self.when, self.calls = nn.Conv2d(3, 4, 3), when, [0]
+        nn.init.constant_(self.conv.weight, 0.1)
+        self.register_forward_hook(lambda *_: None)  # no twin, so that passes can be counted
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls[0] += 1
+        if self.calls[0] == self.when:
+            raise KeyboardInterrupt
+        return self.conv(x).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("after", "targets", "steps", "said"),
+    [
+        (1, ("class 0",), [20], "stopped before class 1, class 2"),  # the second group begins
+        (8, ("class 0", "class 1"), [20, 6], "stopped after 6 of 20 steps: the best pictures so far of class 1"),
+        (-1, ("class 0",), [20], "stopped before class 1, class 2"),  # while the first one is rated
+    ],
+)
+def test_an_interrupt_in_a_later_group_keeps_what_is_there(after, targets, steps, said):
+    options = {"shape": (3, 8, 8), "bounds": (0, 1), "steps": 20, "batch_size": 1}
+    whole = Interrupted(None).eval()
+    aw.activation_maximization(whole, [0], **options)
+    found = aw.activation_maximization(Interrupted(whole.calls[0] + after).eval(), [0, 1, 2], **options)
+    assert found.target == targets
+    assert np.isfinite(found.trace).sum(0).tolist() == steps
+    assert found.details["stopped"]
+    assert any(said in one for one in found.trust()), found.trust()
+    assert not any("steps" in one for one in found[0].trust() if "stopped" in one)
+    with pytest.raises(KeyboardInterrupt):
+        aw.activation_maximization(Interrupted(1).eval(), 0, **options)
+
+
+def test_an_interrupt_while_the_judge_looks_hands_over_the_portraits():
+    asked = []
+
+    def judge(x: np.ndarray) -> np.ndarray:
+        asked.append(len(x))
+        if len(asked) == 2:  # the first time it is tried on a start
+            raise KeyboardInterrupt
+        return x.mean((1, 2)) @ np.eye(3, 2)
+
+    found = aw.activation_maximization(Interrupted(None).eval(), [0, 1], shape=(3, 8, 8), bounds=(0, 1), steps=3, judge=judge)
+    assert len(asked) == 2
+    assert found.judge_rank is None
+    assert found.trace.shape == (3, 2)
+
+
+# ---- sizes, types and raw errors ---------------------------------------------------------------------------------------
+
+
+def to_tensor(photo: Image.Image) -> torch.Tensor:
+    """A transform that keeps the size of the photo."""
+    return (torch.from_numpy(np.asarray(photo, np.float32).transpose(2, 0, 1)) / 255 - 0.5) / 0.25
+
+
+def test_a_transform_that_keeps_the_size_does_not_tell_it(net):
+    model = aw.wrap(net, transform=to_tensor)
+    with pytest.raises(InputError, match="keeps the size"):
+        aw.activation_maximization(model, 0, steps=2)
+    found = aw.activation_maximization(model, 0, steps=2, shape=(3, 14, 18))
+    assert found.values.shape == (1, 3, 14, 18)
+    assert np.allclose(to_tensor(Image.fromarray(found.pictures[0])), found.values[0], atol=0.02), "black and white are the transform's own"
+    with pytest.raises(InputError, match="3 channels"):
+        aw.activation_maximization(model, 0, steps=2, shape=(1, 14, 18))
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.norm(self.conv(x)), 0.1, training=True).mean((2, 3))
+
+
+def test_a_seeded_model_gives_each_portrait_its_own_rows():
+    model = aw.wrap(Noisy().eval(), seed=0)
+    options = {"shape": (3, 8, 8), "bounds": (0, 1), "steps": 4}
+    for targets, more in (
+        ([aw.neuron("conv", 0), aw.neuron("conv", 2)], {}), ([0, aw.neuron("conv", 1)], {}), ([0, 1], {"regularizer": r.batch_norm(1.0)}),
+    ):  # fmt: skip
+        together = aw.activation_maximization(model, targets, **options, **more)
+        assert np.allclose(together.score, [aw.activation_maximization(model, one, **options, **more).score[0] for one in targets], atol=1e-5)
+    with pytest.raises(InputError, match=r"wrap\(seed="):
+        aw.activation_maximization(model, 0, copies=2, regularizer=r.diversity(1, "conv"), **options)
+
+
+@pytest.mark.parametrize("preset", ["naive", "lecture", "yosinski", "lucid", "maco", "robust"])
+def test_half_precision_finds_what_single_does(net, preset):
+    options = {"preset": preset, "steps": 12, "shape": (3, 16, 16), "bounds": (-1, 1)}
+    single = aw.activation_maximization(net, 1, **options)
+    half = aw.activation_maximization(net.half(), 1, **options)
+    assert half.values.dtype == np.float32
+    assert half.score[0] > half.start[0]
+    assert np.corrcoef(half.values.ravel(), single.values.ravel())[0, 1] > 0.9
+
+
+def test_the_default_dtype_does_not_change_the_search(net):
+    options = {"preset": "robust", "steps": 5, "shape": (3, 16, 16), "bounds": (-1, 1), "seed": 2}
+    one = aw.activation_maximization(net, 0, **options)
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = aw.activation_maximization(net, 0, **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("target", [np.int64(2), torch.tensor(2), np.array(2), [np.int64(2)], np.array([2]), torch.tensor([2])])
+def test_numbers_of_other_libraries_are_classes(target):
+    assert aw.activation_maximization(line(), target, steps=1, **GREY).target == ("class 2",)
+
+
+def test_numbers_of_other_libraries_are_options(tmp_path):
+    given = {"seed": np.int64(1), "steps": np.int64(2), "copies": np.int64(2), "rate": np.float64(0.1)}
+    found = aw.activation_maximization(line(), 1, **given, **GREY)
+    assert aw.Portrait.load(found.save(tmp_path / "p.npz")) == found
+    assert np.array_equal(found.values, aw.activation_maximization(line(), 1, seed=1, steps=2, copies=2, rate=0.1, **GREY).values)
+    ends = aw.activation_maximization(line(), 1, steps=2, bounds=np.array([0.0, 1.0]), images=torch.rand(30, 1, 6, 6))
+    assert ends.values.min() >= 0
+    for seed in (2**63, 2**64, -1):
+        with pytest.raises(InputError, match="seed="):
+            aw.activation_maximization(line(), 1, seed=seed, **GREY)
+    for wrong in (lambda: aw.aim(None), lambda: aw.aim(0) + None):
+        with pytest.raises(TargetError, match="name the class"):
+            wrong()
+
+
+def test_the_parameters_that_were_used_are_told():
+    one, other = (aw.activation_maximization(line(), 0, steps=2, balance=balance, **GREY) for balance in (True, False))
+    assert (one.params["balance"], other.params["balance"]) == (True, False)
+
+
+class InPlace(nn.Module):
+    """Writes into its input, as x.sub_(mean).div_(std) does."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.sub_(0.5).div_(0.25))
+
+
+def test_a_network_that_writes_into_its_input_leaves_the_portrait(net):
+    options = {"shape": (3, 16, 16), "bounds": (0, 1), "steps": 5}
+    for preset in ("robust", "naive"):
+        found = aw.activation_maximization(InPlace(net).eval(), 0, preset=preset, **options)
+        x = torch.from_numpy(found.values)
+        assert x.min() >= 0
+        assert x.max() <= 1
+        assert found.score[0] == pytest.approx(net((x - 0.5) / 0.25)[0, 0].item(), abs=1e-4)
+        assert np.abs(found.pictures[0].transpose(2, 0, 1) / 255 - found.values[0]).max() < 0.0021
+    plain = aw.activation_maximization(net, 0, **options)
+    images = torch.rand(30, 3, 16, 16)
+    judged, other = (aw.activation_maximization(net, 0, judge=one.eval(), images=images, **options) for one in (InPlace(net), net))
+    assert np.array_equal(plain.values, judged.values)
+    assert np.array_equal(judged.natural, other.natural)
+
+
+def test_a_generators_pictures_are_not_written_into(net):
+    def make(z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(z).reshape(-1, 3, 4, 4)
+
+    held = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).eval()
+    options = {"generator": make, "size": 48, "steps": 6, "score": "raw"}
+    found = aw.activation_maximization(InPlace(held).eval(), 0, **options)
+    slow = aw.activation_maximization(held, lambda out: 4 * out[:, 0], **options)  # (x - 0.5) / 0.25 has four times the slope
+    assert np.allclose(found.latent, slow.latent, atol=1e-4)
+
+
+# ---- generators and judges that cannot be used ---------------------------------------------------------------------------
+
+
+class Painter:
+    of_pictures = True
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.latent, self.shape = int(np.prod(shape)), shape
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(z).reshape(-1, *self.shape)
+
+
+def test_a_generator_has_to_make_what_the_model_takes(net):
+    model = aw.wrap(net, transform=lambda photo: to_tensor(photo.resize((12, 12))))
+    found = aw.activation_maximization(model, 0, generator=Painter((1, 12, 12)), steps=3)
+    assert found.values.shape == (1, 3, 12, 12)
+    grey = 1 / (1 + np.exp(-found.latent.reshape(1, 1, 12, 12)))
+    assert np.allclose(found.values, np.repeat((grey - 0.5) / 0.25, 3, 1), atol=1e-5)
+    for shape in ((3, 8, 8), (1, 12, 8)):
+        with pytest.raises(InputError, match=rf"\[{shape[0]}, {shape[1]}, {shape[2]}\].*\[3, 12, 12\]"):
+            aw.activation_maximization(model, 0, generator=Painter(shape), steps=3)
+    series = nn.Sequential(nn.Conv1d(3, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()).eval()
+    for model, made, why in (
+        (series, lambda z: z.view(-1, 3, 6), "pictures"), (net, lambda z: z.view(-1, 7, 6), "failed"),
+        (net, lambda z: z[:1].view(-1, 2, 3, 3), "pictures"), (net, lambda z: [0], "pictures"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            aw.activation_maximization(model, 0, generator=made, size=18, steps=2)
+
+
+def test_a_generator_in_training_mode_is_refused():
+    made = nn.Sequential(nn.Linear(6, 36), nn.BatchNorm1d(36), nn.Unflatten(1, (1, 6, 6)))
+    with pytest.raises(ModelError, match="generator.eval()"):
+        aw.activation_maximization(line(), 0, generator=made, size=6, steps=2)
+    made.eval()
+    assert aw.activation_maximization(line(), 0, generator=made, size=6, steps=2).latent.shape == (1, 6)
+    made[1].train()
+    with pytest.raises(ModelError, match="training mode"):
+        aw.activation_maximization(line(), 0, generator=made, size=6, steps=2)
+
+
+def test_a_judge_with_two_classes_of_one_name():
+    labels = ["crane", "cat", "crane"]
+    found = aw.activation_maximization(aw.wrap(line(), labels=labels), 2, preset="naive", steps=3, judge=aw.wrap(line(1), labels=labels), **GREY)
+    share = torch.softmax(line(1)(torch.from_numpy(found.values)), 1)[0, 2].item()
+    assert found.judge_probability[0] == pytest.approx(share, abs=1e-6)
+    with pytest.raises(TargetError, match="2 classes 'crane'"):
+        aw.activation_maximization(
+            aw.wrap(line(), labels=["crane", "cat", "dog"]), "crane", steps=3, judge=aw.wrap(line(1), labels=labels), **GREY
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_judge_that_answers_no_number_is_refused(number):
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 3), number)
+
+    with pytest.raises(ModelError, match="judge= answers"):
+        aw.activation_maximization(line(), 0, steps=3, judge=Broken().eval(), **GREY)
+
+
+# ---- many images, and names ----------------------------------------------------------------------------------------------
+
+
+def test_shares_and_nearest_are_those_of_all_distances(monkeypatch, net):
+    from scipy.spatial.distance import cdist
+
+    from askwhy.overall import judge
+
+    rng = np.random.default_rng(0)
+    reals, mine = rng.normal(size=(90, 6)), 2 * rng.normal(size=(7, 6))
+    spread = reals.std(0)
+    own, other = cdist(reals / spread, reals / spread), cdist(mine / spread, reals / spread)
+    np.fill_diagonal(own, np.inf)
+    usual, found = (np.sort(one, 1)[:, :5].mean(1) for one in (own, other))
+    slow = (1 + (usual >= found[:, None]).sum(1)) / 91
+    options = {"steps": 3, "shape": (3, 16, 16), "bounds": (0, 1)}
+    images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole = aw.activation_maximization(net, [0, 1], images=images, **options)
+    for block in (1, 8 * 90 * 7, 10**9):
+        monkeypatch.setattr(judge, "BLOCK", block)
+        assert np.array_equal(shares(reals, mine), slow)
+        cut = aw.activation_maximization(net, [0, 1], images=images, **options)
+        assert np.array_equal(cut.natural, whole.natural)
+        assert np.array_equal(cut.nearest, whole.nearest)
+
+
+def test_images_that_come_once_are_held_up_to_a_limit(monkeypatch, net):
+    from askwhy.overall import judge
+
+    options = {"steps": 3, "shape": (3, 16, 16), "bounds": (0, 1)}
+    images = torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole = aw.activation_maximization(net, [0, 1], images=images, **options)
+    once = aw.activation_maximization(net, [0, 1], images=iter(images.split(10)), **options)
+    assert np.array_equal(whole.nearest, once.nearest)
+    assert np.array_equal(whole.nearest_pictures, once.nearest_pictures)
+    assert np.array_equal(whole.nearest_pictures[1, 2], TorchModel(net).prepare(images).pictures[whole.nearest[1, 2]])
+    monkeypatch.setattr(judge, "HELD", 1)
+    short = aw.activation_maximization(net, [0, 1], images=iter(images.split(10)), **options)
+    assert np.array_equal(whole.nearest, short.nearest)
+    assert short.nearest_pictures is None
+    with pytest.raises(InputError, match="nearest real images are not known"):
+        short.plot(how="nearest")
+
+
+def test_names_of_any_kind_are_in_the_legend(tmp_path):
+    labels = ["US$ {a^ $", "_hidden", "plain"]
+    found = aw.activation_maximization(aw.wrap(line(), labels=labels), [0, 1, 2], steps=2, **GREY)
+    axes = found.plot(how="trace")
+    axes.figure.savefig(tmp_path / "p.png")
+    legend = axes.get_legend().get_texts()
+    assert [one.get_text() for one in legend] == labels
+    assert not any(one.get_parse_math() for one in legend)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from askwhy import show
 from askwhy.errors import Cancelled, InputError, LayerError, UnsupportedError
 from askwhy.inside import alike
 from askwhy.inside.neighbours import Neighbours, embedding_neighbours
-from askwhy.inside.occurrences import Vectors, occurrences_of
+from askwhy.inside.occurrences import Vectors, occurrences_of, read_sentences
 
 SENTENCES = ["a great film, not long.", "not sad, not bad.", "Film too long", "bad bad film, sadly", "a long, great, great film"]
 LAYERS = ["bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1"]
@@ -62,6 +64,28 @@ def test_a_chinese_word_needs_no_spaces_around_it():
     assert spans("apple", "我有apple手机", "一个apple") == [(0, 2, 7), (1, 2, 7)]
 
 
+def test_a_sign_with_a_mark_is_another_sign():
+    assert spans("कम", "यह कमी है, कम", "कम") == [(0, 11, 13), (1, 0, 2)]
+    assert spans("मी", "कमी, मी", "मी") == [(0, 5, 7), (1, 0, 2)]
+    assert spans("म", "की म, कीम", "म") == [(0, 3, 4), (1, 0, 1)]  # behind a mark as well
+    assert spans("कमी", "कमीज, कमी", "कमी") == [(0, 6, 9), (1, 0, 3)]
+    assert spans("か", "か\u309aとか", "か") == [(0, 3, 4), (1, 0, 1)]  # a sign that Unicode has no one number for
+    cafes = "le café, a cafe"
+    apart = normalize("NFD", cafes)
+    assert spans("cafe", cafes, apart) == [(0, 11, 15), (1, 12, 16)]
+    for word in ("café", normalize("NFD", "café"), "CAFÉ"):
+        assert spans(word, cafes, apart) == [(0, 3, 7), (1, 3, 8)]
+    assert spans("사과", "사과 하나", normalize("NFD", "큰 사과")) == [(0, 0, 2), (1, 4, 8)]
+    assert normalize("NFD", "큰 사과")[4:8] == normalize("NFD", "사과")
+
+
+def test_sentences_and_words_may_come_one_by_one(model):
+    texts = ["a film", "great film"]
+    once = embedding_neighbours(model, "film", (one for one in texts), LAYERS)
+    assert replace(once, seconds=0) == replace(embedding_neighbours(model, "film", texts, LAYERS), seconds=0)
+    assert spans((one for one in ["film", (6, 10)]), *texts) == [(0, 2, 6), (1, 6, 10)]
+
+
 def test_each_sentence_may_have_its_own_form_or_place():
     assert spans(["mice", (4, 9)], "mice and mice", "the mouse") == [(0, 0, 4), (0, 9, 13), (1, 4, 9)]
 
@@ -77,11 +101,15 @@ def test_each_sentence_may_have_its_own_form_or_place():
         ([(1, 2), "pear"], ["a pear", "a pear"], "is no place in sentence 0"),
         (" ", ["a b", "a"], "word=' ': give a word"),
         (["a", 3], ["a b", "a"], "word=3: give a word"),
+        (None, ["a b", "a"], "word=None: give a word"),
+        (3, ["a b", "a"], "word=3: give a word"),
+        ("a", None, "sentences= has to be a list of texts"),
+        ("a", [], "sentences= has to be a list of texts"),
     ],
 )
 def test_a_word_that_is_not_there_is_refused(word, sentences, said):
     with pytest.raises(InputError, match=said):
-        occurrences_of(word, sentences)
+        occurrences_of(word, read_sentences(sentences))
 
 
 # ---- what the layers give -------------------------------------------------------------------------------------------
@@ -200,6 +228,17 @@ def test_the_p_value_counts_every_way_to_share_out_the_senses():
     assert alike.senses(similarity, groups, owners, 0).p_value == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_shuffles_without_a_pair_of_one_sense_say_nothing():
+    """Two occurrences in one sentence and one in another: of the three ways to share out the senses, two have a pair of one sense."""
+    rows = np.array([[1, 0], [0, 1], [1, 0.1]])
+    similarity, groups, owners = alike.cosines(rows, "x"), ["a", "b", "a"], np.array([0, 0, 1])
+    every = [alike.means(similarity, np.array(one), owners)[2] for one in sorted(set(itertools.permutations(groups)))]
+    real = [gap for gap in every if not np.isnan(gap)]
+    assert len(real) == 2 < len(every)
+    wanted = np.mean([gap >= alike.means(similarity, np.array(groups), owners)[2] for gap in real])
+    assert alike.senses(similarity, groups, owners, 0).p_value == pytest.approx(wanted, abs=0.06)
+
+
 def test_two_places_in_one_sentence_are_no_evidence():
     similarity, groups, owners = planted(0, 0)
     owners = owners // 2 * 2
@@ -226,7 +265,7 @@ def test_a_sense_for_each_occurrence(model):
         ({"groups": ["a", None, "b"]}, r"groups\[1\] is None"),
         ({"groups": ["a", "b", "c"]}, "no two sentences share a sense"),
         ({"groups": ["a"] * 3}, "all sentences have one sense"),
-        ({"k": 3}, "k=3: give a whole number from 1 on, less than the 3"),
+        ({"k": 3}, "k=3: give a whole number from 1 to 2, less than the 3"),
         ({"seed": -1}, "seed=-1"),
         ({"layers": "bert.encoder.layr.1"}, "did you mean"),
     ],
@@ -276,12 +315,14 @@ def test_it_is_kept_as_it_is(found, model, tmp_path):
     assert Neighbours.load(found.save(tmp_path / "near")) == found
     plain = embedding_neighbours(model, "film", ["a film", "bad film"], LAYERS)
     assert Neighbours.load(plain.save(tmp_path / "plain")) == plain != found
+    counted = embedding_neighbours(model, "film", ["a film", "bad film"], LAYERS, seed=np.int64(3), batch_size=np.int64(1))
+    assert Neighbours.load(counted.save(tmp_path / "counted")) == counted
     assert repr(found) == "<Neighbours of 8 occurrences, bert.embeddings, bert.encoder.layer.0, bert.encoder.layer.1>"
     assert "data:image/png" in found._repr_html_()
     assert found.model_calls == 10  # five sentences, once to find where their tokens are looked up
     with pytest.raises(LayerError, match="did you mean 'bert.embeddings'"):
         found["embeddings"]
-    with pytest.raises(InputError, match="occurrence 8: there are 8"):
+    with pytest.raises(InputError, match="k=8: there are 8"):
         found.near(8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -17,13 +18,14 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, r2_score
 from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
+from torch.nn.utils import prune
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 import askwhy as aw
 from askwhy.errors import Cancelled, FileError, InputError, LayerError, ModelError, UnsupportedError
 from askwhy.inside import probing
+from askwhy.inside.asked import truth_of
 from askwhy.inside.probe import Probe, probe
-from askwhy.inside.probe_job import truth_of
 from askwhy.inside.probe_rows import owners_of, untrained, words_of
 from askwhy.inside.probing import (
     STRENGTHS,
@@ -171,6 +173,62 @@ def test_an_untrained_copy_is_random_everywhere_and_the_model_is_not_touched():
         untrained(aw.wrap(net), 0)
 
 
+REWRITTEN = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "parametrizations.weight_norm": nn.utils.parametrizations.weight_norm,
+    "parametrizations.spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+}
+
+
+@pytest.mark.parametrize("kind", REWRITTEN)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_weights_that_are_made_of_others_become_random_too(kind):
+    torch.manual_seed(0)
+    layers = [REWRITTEN[kind](nn.Linear(24, 24, bias=False)) for _ in range(4)]
+    net = nn.Sequential(*layers).eval()
+    x = torch.randn(200, 24)
+    assert untrained(aw.wrap(net), 0).net[0].weight.shape == (24, 24)  # also before the first pass, when torch copies no weight made of others
+    first = next(value for name, value in layers[0].named_parameters() if name.endswith(("_v", "_orig", "original", "original1")))
+    with torch.no_grad():
+        first[:, 1:] = 0  # training has thrown these numbers away
+        for _ in range(30):  # as training would, so that spectral norms are settled
+            net.train()(x)
+        net.eval()(x)
+        own, state = net(x), {name: value.clone() for name, value in net.state_dict().items()}
+        copy = untrained(aw.wrap(net), 0).net
+        out = copy(x)
+    assert abs(np.corrcoef(own.flatten(), out.flatten())[0, 1]) < 0.3
+    assert 0.02 < out.std() / own.std() < 50  # and no weight is divided by a norm of others
+    weights = [layer.weight.detach() for layer in copy]
+    assert all(not torch.allclose(a, b.weight.detach(), atol=1e-3) for a, b in zip(weights, layers, strict=True))
+    assert weights[0][:, 1].norm() > 0.2 * weights[0].norm() / 24**0.5
+    if "spectral" in kind:
+        for weight in weights:
+            assert torch.linalg.matrix_norm(weight, 2) == pytest.approx(1, abs=0.1)
+    assert not any(part.training for part in copy.modules())
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_a_way_to_begin_that_needs_to_be_told_something_is_replaced_by_a_shuffle():
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(24.0).view(6, 4))
+
+        def reset_parameters(self, scale):
+            raise AssertionError("not reached")
+
+        def forward(self, x):
+            return x @ self.weight
+
+    net = nn.Sequential(Own(), nn.Linear(4, 2)).eval()
+    weight = untrained(aw.wrap(net), 0).net[0].weight
+    assert not torch.equal(weight, net[0].weight)
+    assert torch.equal(weight.flatten().sort().values, torch.arange(24.0))
+
+
 # ---- by hand ---------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +260,8 @@ def test_ridge_by_hand():
     rows, fold = net.turned(torch.from_numpy(x)).detach().numpy(), fold_of(y, np.arange(200), 3, [0, 0])
     scaler = StandardScaler().fit(rows[fold != 0])
     X, truth = scaler.transform(rows[fold != 0]), y[fold != 0]
-    possible = [Ridge(alpha=1 / C).fit(X, truth).score(scaler.transform(rows[fold == 0]), y[fold == 0]) for C in STRENGTHS]
+    outs = [Ridge(alpha=1 / C).fit(X, truth).predict(scaler.transform(rows[fold == 0])) for C in STRENGTHS]
+    possible = [1 - ((y[fold == 0] - out) ** 2).mean() / y.var() for out in outs]
     assert min(abs(found.scores[1, 0, 0] - one) for one in possible) < 1e-5
 
 
@@ -255,7 +314,10 @@ def test_measures_are_those_of_scikit_learn():
     y, out = rng.integers(4, size=50) % 3, rng.random((50, 5))
     assert probing.balanced_accuracy(y, out[:, :3]) == pytest.approx(balanced_accuracy_score(y, out[:, :3].argmax(1)))
     assert probing.accuracy(y, out[:, :3]) == pytest.approx((out[:, :3].argmax(1) == y).mean())
-    assert probing.r2(out[:, 0], out[:, 1]) == pytest.approx(r2_score(out[:, 0], out[:, 1]))
+    r2 = probing.measure_of("r2", out[:, 0])
+    assert r2(out[:, 0], out[:, 1]) == pytest.approx(r2_score(out[:, 0], out[:, 1]))
+    halves = [r2(out[half, 0], out[half, 1]) for half in (slice(25), slice(25, 50))]  # the mean over folds is that of all rows together
+    assert np.mean(halves) == pytest.approx(r2_score(out[:, 0], out[:, 1]))
     assert chance_of(np.array([0, 0, 0, 1]), 2, "accuracy") == 0.75
     assert chance_of(np.array([0, 0, 0, 1]), 2, "balanced_accuracy") == 0.5
 
@@ -268,13 +330,50 @@ def test_a_word_alone_has_its_most_common_tag():
     for row in np.flatnonzero(test):
         counts = Counter(y[(types == types[row]) & ~test].tolist())
         right += (min(k for k in counts if counts[k] == max(counts.values())) if counts else common) == y[row]
-    assert lookup(types, y, 3, test, "accuracy") == pytest.approx(right / test.sum())
+    assert lookup(types, y, 3, test, probing.accuracy) == pytest.approx(right / test.sum())
     numbers = y.astype(float)
     slow = [
         numbers[(types == types[row]) & ~test].mean() if ((types == types[row]) & ~test).any() else numbers[~test].mean()
         for row in np.flatnonzero(test)
     ]
-    assert lookup(types, numbers, 0, test, "r2") == pytest.approx(r2_score(numbers[test], slow))
+    r2 = probing.measure_of("r2", numbers[test])
+    assert lookup(types, numbers, 0, test, r2) == pytest.approx(r2_score(numbers[test], slow))
+
+
+def test_a_fold_whose_answers_are_all_equal_has_a_score():
+    net, x, _ = planted(60)
+    speaker = np.repeat(np.arange(12), 5)
+    y = np.repeat([1.5, 2.5] * 3 + [1.5] * 6, 5)
+    fold = fold_of(y, speaker, 3, [0, 0])
+    assert any(np.ptp(y[fold == f]) == 0 for f in range(3))
+    found = probe(net, x, y, "turned", folds=3, groups=speaker, hidden=4, types=np.arange(60) % 5)
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.std_error).all()
+    assert np.isfinite(found.control).all()
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_handful_of_items_is_enough_to_fit(numbers):
+    net, x, _ = planted(14)
+    for n, folds in ((4, 2), (8, 2), (12, 2), (14, 2), (6, 3), (10, 5)):
+        y = np.arange(n) % 2 + 0.25 * (x[:n, 0] if numbers else 0)
+        found = probe(net, x[:n], y if numbers else y.astype(int), "turned", probes="linear" if n > 6 else ("linear", "mlp"), folds=folds, hidden=4)
+        assert np.isfinite(found.scores).all()
+
+
+def test_of_few_numbers_the_strength_is_chosen_as_by_hand():
+    """Parts of a single row, whose own variance is 0."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 2)).astype(np.float32)
+    y = X[:, 0] * 3 + rng.normal(size=6) * 0.1
+    rows = Rows(X, y, 0, np.arange(6))
+    wrong = [
+        sum(float((Ridge(alpha=1 / C).fit(np.delete(X, k, 0), np.delete(y, k)).predict(X[k : k + 1])[0] - y[k]) ** 2) for k in range(6))
+        for C in STRENGTHS
+    ]
+    best = Ridge(alpha=1 / STRENGTHS[int(np.argmin(wrong))]).fit(X.astype(np.float64), y)
+    assert int(np.argmin(wrong)) > 0
+    np.testing.assert_allclose(probing.linear(rows, probing.measure_of("r2", y), 0, ()).predict(X), best.predict(X), atol=1e-4)
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------
@@ -388,7 +487,7 @@ def test_tags_of_words_are_probed_with_their_control():
     assert np.isnan(found.bits[0]).all()
     assert found.values[0, 0] < 0.85  # a word alone does not tell
     assert "words in 4 classes" in found.summary()
-    assert found.model_calls == 60
+    assert found.model_calls == 122  # 60 sentences, once to find where tokens are looked up, and two to see which layers count the items
     lines = found.table()
     assert len(lines) == 4
     assert lines[1]["layer"] == "embeddings"
@@ -456,6 +555,75 @@ def test_texts_and_pictures_as_items(net):
     assert seen.values.min() > 0.9
 
 
+class Epochs(torch.utils.data.Sampler):
+    """Another order each time it is gone through."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return 120
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(np.random.default_rng(self.epoch).permutation(120).tolist())
+
+
+def test_items_are_gone_through_once_whatever_the_control():
+    net, x, y = planted(120)
+    net = net.double()
+    asked = {"layer": ["open", "lost"], "probes": "linear", "folds": 3}
+    whole = probe(net, x.astype(np.float64), y, **asked)
+    assert whole.control_kind == "untrained"
+    once = probe(net, (torch.from_numpy(x[k : k + 50]) for k in range(0, 120, 50)), y, **asked)
+    assert np.array_equal(once.scores, whole.scores)
+    assert np.array_equal(once.control[1:], whole.control[1:])
+    order = np.random.default_rng(1).permutation(120)
+    told = []
+    turned = probe(
+        net, torch.utils.data.DataLoader(list(zip(x, y, strict=True)), batch_size=50, sampler=Epochs()), y[order], **asked,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    straight = probe(net, x[order], y[order], **asked)
+    assert np.array_equal(turned.scores, straight.scores)
+    assert np.array_equal(turned.control[1:], straight.control[1:])
+    assert turned.model_calls == 240
+    assert told == sorted(told, key=lambda one: one[0])
+    assert told[-1][0] == told[-1][1]
+
+
+def test_only_a_piece_of_the_items_is_held_at_a_time():
+    net, rng, held, most = nn.Sequential(nn.Linear(5000, 3)).eval(), np.random.default_rng(0), weakref.WeakSet(), []
+
+    def batches():
+        for _ in range(12):
+            most.append(len(held))
+            held.add(batch := torch.from_numpy(rng.normal(size=(10, 5000)).astype(np.float32)))
+            yield batch
+            del batch
+
+    probe(net, batches(), np.arange(120) % 2, "0", probes="linear", folds=2)
+    assert max(most) <= 3
+
+
+def test_complex_numbers_are_their_real_and_imaginary_parts():
+    class Wave(nn.Module):
+        def forward(self, x):
+            return x[:, :1] + 1j * x[:, 1:2]
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wave, self.line = Wave(), nn.Linear(1, 1)
+
+        def forward(self, x):
+            return self.line(self.wave(x).imag)
+
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    found = probe(Net().eval(), x, x[:, 1] > 0, "wave", probes="linear", folds=3, control=False)
+    assert found.values[1, 0] > 0.9
+
+
 def test_batches_without_a_length_and_the_wrong_number_of_answers():
     net, x, y = planted(120)
     batches = torch.utils.data.DataLoader(list(zip(x, y, strict=True)), batch_size=50)
@@ -485,6 +653,9 @@ def test_batches_without_a_length_and_the_wrong_number_of_answers():
         ({"seed": -1}, "seed=-1"),
         ({"score": "r2"}, "score='r2': y holds classes"),
         ({"control": "labels"}, "control='labels'"),
+        ({"control": 1}, "control=1: choose"),
+        ({"control": 0}, "control=0: choose"),
+        ({"y": list(torch.arange(240).view(120, 2))}, r"y\[0\] is a Tensor"),
         ({"control": "types"}, "needs the type of each item"),
         ({"types": range(120)}, "120 types for 120 rows"),
         ({"types": range(3)}, r"types= has the shape \[3\] for 120 rows"),
@@ -519,6 +690,11 @@ def test_truth():
     assert truth_of(torch.tensor([3, 1, 3]), None)[1] == ("1", "3")
     assert truth_of([0.0, 1.0], "classes")[1] == ("0.0", "1.0")
     assert truth_of([1, 2, 2], "numbers")[0].dtype == np.float64
+    assert truth_of(list(torch.tensor([3, 1, 3])), None)[1] == ("1", "3")
+    assert truth_of([np.bool_(True), False], None)[1] == ("False", "True")
+    for halves in ([np.float32(0.5), np.float32(1.5)], list(torch.tensor([0.5, 1.5])), [np.array(0.5), np.array(1.5)]):
+        found, names = truth_of(halves, None)
+        assert (found.tolist(), names) == ([0.5, 1.5], ())
 
 
 def test_one_answer_for_most_rows_is_said():
@@ -546,6 +722,7 @@ def test_what_is_saved_comes_back(found, tmp_path):
     for one in (
         probe(*planted(60), "open", folds=2, hidden=4),
         probe(planted(60)[0], planted(60)[1], planted(60)[1][:, 0], "open", folds=2, hidden=4),
+        probe(*planted(60), "open", folds=np.int64(2), hidden=np.int64(4), seed=np.int64(1), batch_size=np.int64(9)),
     ):
         assert Probe.load(one.save(tmp_path / "other.npz")) == one
     with pytest.raises(FileError):

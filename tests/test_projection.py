@@ -23,7 +23,7 @@ import askwhy as aw
 from askwhy import show
 from askwhy.errors import Cancelled, InputError, LayerError, MissingPackageError, ModelError
 from askwhy.inside import nearness, placing
-from askwhy.inside.projection import Projection, projection
+from askwhy.inside.projection import Projection, projection, read_labels
 
 DIGITS = load_digits()
 X = torch.tensor(DIGITS.data[:150] + np.random.default_rng(0).normal(0, 0.1, (150, 64))).float()  # no distance twice
@@ -302,20 +302,58 @@ class Half(nn.Module):
         ({"method": "mds"}, "method='mds': choose"),
         ({"method": "tsne", "perplexity": 150}, "perplexity=150: t-SNE needs more than 0 and less than the 150 items"),
         ({"perplexity": 5}, "perplexity= means nothing for method='pca'"),
-        ({"labels": Y[:9]}, r"labels= has the shape \[9\], and there are 150 items"),
+        ({"labels": Y[:9]}, "labels= holds 9 answers for 150 items"),
         ({"labels": np.where(np.arange(150) == 7, np.nan, 1.5)}, r"labels\[7\] is nan"),
-        ({"labels": ["a"] * 150}, "the labels have 1 different values for 150 items"),
-        ({"labels": [str(k) for k in range(150)]}, "the labels have 150 different values"),
-        ({"labels": [2.5] * 150}, "every label is 2.5"),
+        ({"labels": ["a"] * 150}, "labels is 'a' everywhere"),
+        ({"labels": ["cat", "dog", float("nan")] * 50}, r"labels\[2\] is nan"),
+        ({"labels": np.array(["cat", "dog", None] * 50, object)}, r"labels\[2\] is None"),
+        ({"labels": ["cat", 1] * 75}, "labels mixes number and str"),
+        ({"labels": [["a"]] * 150}, r"labels\[0\] is a list"),
+        ({"labels": [str(k) for k in range(150)]}, "labels= has 150 different values for 150 items"),
+        ({"labels": [2.5] * 150}, "labels is 2.5 everywhere"),
         ({"dims": 4}, "dims=4: give 2"),
         ({"seed": -1}, "seed=-1"),
-        ({"neighbours": 75}, "neighbours=75: give a whole number from 1 on, less than half of the 150 items"),
+        ({"neighbours": 75}, "neighbours=75: give a whole number from 1 to 74, less than half of the 150 items"),
         ({"pool": "sum"}, "pool='sum': choose"),
     ],
 )
 def test_what_is_refused(given, said):
     with pytest.raises(InputError, match=said):
         projection(dense(), X, **given)
+
+
+def test_labels_are_read_whatever_holds_them():
+    names = [f"digit {k}" for k in Y]
+    for same in (names, np.array(names), np.array(names, object), tuple(names)):
+        codes, classes = read_labels(same, 150)
+        assert [classes[k] for k in codes] == names
+    for same in (Y, list(Y), Y.tolist(), torch.tensor(Y), list(torch.tensor(Y)), np.array(Y, object)):
+        codes, classes = read_labels(same, 150)
+        assert [int(classes[k]) for k in codes] == Y.tolist()
+        assert codes.dtype == np.int64
+    for same in (Y / 2, list(np.float32(Y / 2)), list(torch.tensor(Y / 2))):
+        codes, classes = read_labels(same, 150)
+        assert classes == ()
+        np.testing.assert_array_equal(codes, Y / 2)
+
+
+def test_complex_numbers_are_their_real_and_imaginary_parts():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wave, self.out = Wave(), nn.Linear(64, 2)
+
+        def forward(self, x):
+            return self.out(self.wave(x).imag)
+
+    class Wave(nn.Module):
+        def forward(self, x):
+            return x + 1j * x.roll(1, 1)
+
+    found = projection(Complex().eval(), X, "wave")
+    both = np.concatenate([X.numpy(), X.roll(1, 1).numpy()], 1)
+    np.testing.assert_allclose(distances(found.points[0]), distances(PCA(2).fit_transform(both)), atol=1e-4)
+    assert found.widths.tolist() == [128]
 
 
 def test_what_has_no_picture_is_refused():
@@ -325,7 +363,7 @@ def test_what_has_no_picture_is_refused():
         projection(nn.Sequential(OrderedDict(first=nn.Linear(64, 3))).eval(), X, "firts")
     with pytest.raises(LayerError, match="gives the same for all 150 items"):
         projection(nn.Sequential(nn.Linear(64, 3), nn.ReLU()).eval(), X * 0 + 1, "0")
-    with pytest.raises(ModelError, match="NaN or infinite numbers for item 3"):
+    with pytest.raises(LayerError, match="NaN or infinite numbers for item 3"):
         projection(nn.Sequential(Half(), nn.Linear(64, 2)).eval(), torch.where(torch.arange(20)[:, None] == 3, 1.0, -torch.rand(20, 64)), "0")
     with pytest.raises(LayerError, match="layer 'x' is not among"):
         projection(dense(), X, "0")["x"]
@@ -349,6 +387,8 @@ def test_it_is_kept_as_it_is(found, tmp_path):
     numbers = projection(dense(), X, "0", labels=X.numpy().mean(1))
     assert Projection.load(numbers.save(tmp_path / "numbers")) == numbers
     assert numbers != found
+    counted = projection(dense(), X, "0", seed=np.int64(3), neighbours=np.int64(4), batch_size=np.int64(50))
+    assert Projection.load(counted.save(tmp_path / "counted")) == counted
     assert repr(found) == "<Projection by PCA, 150 items, input, 0, 2>"
     assert "data:image/png" in found._repr_html_()
     assert found.model_calls == 150

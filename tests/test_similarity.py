@@ -245,7 +245,7 @@ def test_all_layers_of_two_networks():
     found = similarity(a, b, x)
     np.testing.assert_allclose(found.values, slow(outs_of(a, x), outs_of(b, x)), rtol=1e-4)
     assert (found.layers_a, found.layers_b, found.items, found.itself) == (("0", "1", "2", "3", "4"),) * 2 + (60, False)
-    assert found.model_calls == 2 * 61  # and one more each to see how large the layers are
+    assert found.model_calls == 2 * 63  # and three more each to see which the layers are, and how large
     best = found.values.argmax(1)
     assert found.match() == [(str(k), str(best[k]), found.values[k, best[k]]) for k in range(5)]
     np.testing.assert_allclose(similarity(b, a, x).values, found.values.T, rtol=1e-9)
@@ -259,7 +259,7 @@ def test_one_network_with_itself():
     found = similarity(net, None, x)
     np.testing.assert_allclose(np.diag(found.values), 1, rtol=1e-12)
     np.testing.assert_allclose(found.values, found.values.T, rtol=1e-12)
-    assert found.model_calls == 61
+    assert found.model_calls == 63
     assert all(a != b for a, b, _ in found.match())
     some = similarity(net, None, x, ["0", "2"], "3")
     np.testing.assert_allclose(some.values, found.values[[0, 2]][:, [3]], rtol=1e-9)
@@ -294,7 +294,7 @@ def test_layers_are_read_some_at_a_time_where_memory_is_short(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: 60 * 4 * 4 * 51.0)  # 51 numbers an item, of 20, 20, 30, 30 and 3
     found = similarity(a, b, x)
     assert np.array_equal(found.values, wanted.values)
-    assert found.model_calls == 2 * (1 + 3 * 60)
+    assert found.model_calls == 2 * (3 + 3 * 60)
     told = []
     similarity(a, b, x, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (6 * 60, 6 * 60)
@@ -312,8 +312,72 @@ def test_a_layer_that_gives_the_same_for_every_item_has_no_value():
     assert np.isnan(found.values[1:]).all()
     assert not np.isnan(found.values[0]).any()
     assert [a for a, _, _ in found.match()] == ["0"]
-    assert "no value, since they give the same for every item: 1, 2, 3, 4" in found.summary()
+    assert (
+        "no value, since they give the same for every item, or have all items equally far apart, but for single ones: 1, 2, 3, 4" in found.summary()
+    )
     found.plot()
+
+
+class OneAlone(nn.Module):
+    """A layer that is on for the first `alone` items only, one for which all items are equally far apart, and an ordinary one."""
+
+    def __init__(self, n, alone):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        simplex = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        tables = (np.eye(n)[:, :alone].sum(1, keepdims=True) * 3.7, simplex, rng.normal(size=(n, 5)))
+        self.rows = nn.ModuleList(nn.Embedding.from_pretrained(torch.tensor(t, dtype=torch.float32)) for t in tables)
+
+    def forward(self, x):
+        return torch.stack([one(x[:, 0].long()).sum(1) for one in self.rows], 1)
+
+
+def test_debiased_cka_has_no_value_where_it_is_nothing_by_nothing():
+    n = 12
+    for table in (np.eye(n)[:, :1], np.eye(n)):  # the textbook's sum is 0
+        assert hsic_unbiased(table @ table.T, table @ table.T) == pytest.approx(0, abs=1e-12)
+    x, names = torch.arange(n, dtype=torch.float32)[:, None], [f"rows.{k}" for k in range(3)]
+    found = similarity(OneAlone(n, 1).eval(), None, x, names)
+    assert np.isnan(found.values[:2]).all()
+    assert np.isnan(found.values[:, :2]).all()
+    assert found.values[2, 2] == pytest.approx(1)
+    assert "all items equally far apart, but for single ones: rows.0, rows.1" in found.summary()
+    curved = similarity(OneAlone(n, 1).eval(), None, x, names[1:], kernel="rbf")
+    assert np.isnan(curved.values[0]).all()
+    biased = similarity(OneAlone(n, 1).eval(), None, x, names, debiased=False)
+    assert np.isfinite(biased.values).all()
+    assert np.isnan(biased.std_error[0]).all()  # without that item there is no value
+
+
+def test_where_a_value_hangs_on_one_item_there_is_no_standard_error():
+    x = torch.arange(12, dtype=torch.float32)[:, None]
+    found = similarity(OneAlone(12, 2).eval(), None, x, ["rows.0", "rows.2"])
+    assert np.isfinite(found.values).all()
+    assert np.isnan(found.std_error[0]).all()
+    assert np.isfinite(found.std_error[1, 1])
+    assert "no standard error where a value hangs on a single item" in found.summary()
+
+
+class Turned(nn.Module):
+    """A layer of complex numbers: x and i x are the same up to a rotation."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.turn, self.out = nn.Linear(6, 4), Times(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.out(self.turn(self.line(x)).imag)
+
+
+class Times(nn.Module):
+    def forward(self, x):
+        return 1j * x
+
+
+def test_complex_numbers_are_their_real_and_imaginary_parts():
+    torch.manual_seed(0)
+    found = similarity(Turned().eval(), None, rows(), ["line", "turn"])
+    np.testing.assert_allclose(found.values, 1, atol=1e-6)
 
 
 # ---- refusals, results ----------------------------------------------------------------------------------------------
@@ -328,6 +392,7 @@ def test_a_layer_that_gives_the_same_for_every_item_has_no_value():
         ({"neighbours": 3}, "neighbours= means nothing for measure='cka'"),
         ({"measure": "procrustes", "debiased": True}, "debiased= means nothing"),
         ({"measure": "knn", "neighbours": 59}, "neighbours=59: give a whole number from 1 to 58"),
+        ({"seed": -1}, "seed=-1: give a whole number from 0 on"),
     ],
 )
 def test_options_that_mean_nothing(options, message):
@@ -345,7 +410,7 @@ def test_inputs_that_cannot_be_compared():
         similarity(net, lambda x: x, rows())
     with torch.no_grad():
         net[2].weight[0, 0] = float("nan")
-    with pytest.raises(InputError, match="layer '2' gives NaN or infinite numbers for item 0"):
+    with pytest.raises(LayerError, match="layer '2' gives NaN or infinite numbers for item 0"):
         similarity(net, None, rows())
     same = torch.cat([torch.zeros(50, 6), rows(10)])
     with pytest.raises(InputError, match="most of the items are the same"):
@@ -369,6 +434,8 @@ def test_results_are_saved_loaded_compared_and_shown(tmp_path):
     knn = similarity(net_of(0), None, rows(), measure="knn")
     knn.save(tmp_path / "k.npz")
     assert Similarity.load(tmp_path / "k.npz") == knn
+    counted = similarity(net_of(0), None, rows(), measure="knn", neighbours=np.int64(3), seed=np.int64(2), batch_size=np.int64(7))
+    assert Similarity.load(counted.save(tmp_path / "n.npz")) == counted
     other = aw.gradient(net_of(), rows(1)).save(tmp_path / "e.npz")
     with pytest.raises(FileError, match="holds no saved Similarity, but Explanation"):
         Similarity.load(other)

@@ -13,11 +13,15 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    GPT2Model,
     PreTrainedTokenizerFast,
+    RobertaForMaskedLM,
 )
 
 import askwhy as aw
 from askwhy.errors import InputError, UnsupportedError
+from askwhy.layers import names_of
 from askwhy.reading import Reading, segments
 
 WORDS = [
@@ -203,6 +207,116 @@ def test_a_decoder_that_is_padded_on_the_left():
     assert "".join(why.components[0]) == "Bad."
     assert "".join(s.text for s in segments(why.readings[1], why[1].values[0])) == "这 film"
     assert len(why.components[1]) > len(segments(why.readings[1], why[1].values[0]))  # one Chinese sign is made of three bytes
+
+
+def padded_left() -> PreTrainedTokenizerFast:
+    made = word_pieces()
+    made.padding_side, made.model_input_names = "left", ["input_ids", "attention_mask"]
+    return made
+
+
+SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40}
+
+
+def gpt2(kind=GPT2ForSequenceClassification, **more) -> nn.Module:
+    torch.manual_seed(0)
+    net = kind(GPT2Config(vocab_size=len(WORDS), **SIZES, pad_token_id=0, bos_token_id=2, eos_token_id=3, attn_implementation="eager", **more))
+    for p in net.parameters():
+        p.data += 0.2 * torch.randn_like(p)
+    return net.eval()
+
+
+def masked_words(kind) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 40}
+    net = kind(kind.config_class(vocab_size=len(WORDS), **sizes, pad_token_id=0, bos_token_id=2, eos_token_id=3))
+    for p in net.parameters():
+        p.data += 0.2 * torch.randn_like(p)
+    return net.eval()
+
+
+class LastToken(nn.Module):
+    """A head behind a decoder, which hands on what it is given."""
+
+    def __init__(self, *names: str):
+        super().__init__()
+        self.body, self.head, self.names = gpt2(GPT2Model), nn.Linear(16, 2), names
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None):
+        known = {"attention_mask": attention_mask, "position_ids": position_ids}
+        return self.head(self.body(input_ids, **{name: known[name] for name in self.names}).last_hidden_state[:, -1])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "make",
+    [gpt2, lambda: gpt2(GPT2LMHeadModel), lambda: masked_words(BertForMaskedLM), lambda: masked_words(RobertaForMaskedLM)],
+    ids=["decoder", "language model", "bert", "roberta"],
+)
+def test_a_text_gets_the_same_alone_and_beside_others_on_either_side(make, side):
+    tokenizer = padded_left()
+    tokenizer.padding_side = side
+    model = aw.wrap(make(), tokenizer=tokenizer)
+    texts = ["bad", "a great film , sad too long .", "not a film"]
+    names = [name for name in names_of(model) if name.split(".")[-1].isdigit()]
+    assert len(names) == 2
+    beside = aw.activations(model, texts, names)
+    at = {"left": -1, "right": 0}[side]
+    target = 1 if isinstance(model.net, GPT2ForSequenceClassification) else lambda out: out[:, at, 5]
+    many = aw.input_x_gradient(model, texts, target)
+    for k, text in enumerate(texts):
+        own = aw.activations(model, [text], names)
+        for name in names:
+            np.testing.assert_allclose(beside.of(k, name), own.of(0, name), rtol=1e-4, atol=1e-5)
+        one = aw.input_x_gradient(model, text, target)
+        np.testing.assert_allclose(many.prediction[k], one.prediction[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(many.values[k][: len(one.values[0])], one.values[0], rtol=1e-3, atol=1e-5)
+        assert many.components[k] == one.components[0]
+
+
+def test_places_are_counted_from_the_first_token_only_where_the_model_needs_it():
+    for make, needed in (
+        (gpt2, True),
+        (lambda: masked_words(RobertaForMaskedLM), False),
+        (lambda: LastToken("attention_mask", "position_ids").eval(), True),
+    ):
+        model = aw.wrap(make(), tokenizer=padded_left())
+        given = model.prepare(["bad", "a great film"]).arguments.values
+        assert ("position_ids" in given) == needed
+        if needed:
+            assert given["position_ids"].tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
+        assert "position_ids" not in model.prepare(["bad", "great"]).arguments.values  # nothing is filled up
+
+
+@pytest.mark.parametrize(
+    "make",
+    [bert, *(lambda names=names: LastToken(*names).eval() for names in ((), ("attention_mask",), ("position_ids",)))],
+    ids=["which reads the first place", "without its mask", "without positions", "without a mask"],
+)
+def test_a_model_that_answers_otherwise_where_it_is_padded_on_the_left_is_refused(make):
+    model = aw.wrap(make(), tokenizer=padded_left())
+    with pytest.raises(InputError, match="filled up on the left.*ask about one text at a time"):
+        aw.input_x_gradient(model, ["bad", "a great film"], 1)
+    aw.input_x_gradient(model, ["bad", "great"], 1)
+    state = torch.get_rng_state()
+    aw.input_x_gradient(model, "a great film", 1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_words_that_are_left_out_change_the_length_and_nothing_else():
+    net = gpt2()
+    left, right = aw.wrap(net, tokenizer=padded_left()), aw.wrap(net, tokenizer=word_pieces())
+    items = left.prepare("a great film")
+    texts = ["bad", "a great film , sad too long .", "not a film", "bad film"]
+    alone = torch.cat([left.outputs(items, [text]) for text in texts])
+    torch.testing.assert_close(left.outputs(items, texts), alone, rtol=1e-4, atol=1e-5)
+    right.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    torch.testing.assert_close(right.outputs(items, texts), alone, rtol=1e-4, atol=1e-5)
+    words = aw.wrap(gpt2(GPT2LMHeadModel), tokenizer=padded_left())
+    many = words.outputs(items, texts)
+    assert many.shape == (4, 10, len(WORDS))
+    torch.testing.assert_close(many[:, -1], torch.cat([words.outputs(items, [text])[:, -1] for text in texts]), rtol=1e-4, atol=1e-5)
+    assert many[0, :7].isnan().all()  # where the first text has no tokens
 
 
 def test_a_function_can_be_the_tokenizer():

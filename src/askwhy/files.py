@@ -15,8 +15,8 @@ import numpy as np
 from askwhy.errors import FileError
 
 
-def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays and the JSON of a saved file. Raises FileError."""
+def read_archive(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and the JSON of a saved result of this kind. Raises FileError."""
     try:
         with zipfile.ZipFile(path) as archive:
             held = {name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()}
@@ -26,7 +26,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive makes zipfile, zlib, json and numpy raise a dozen kinds
-        raise FileError(f"{path} is no saved Explanation ({error}).") from error
+        raise FileError(f"{path} is no saved {kind} ({error}).") from error
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

@@ -69,7 +69,7 @@ def write(result: Any, path: str | os.PathLike[str]) -> Path:
 
 def read(kind: type[T], path: str | os.PathLike[str], of_arrays: frozenset[str] = frozenset()) -> T:
     """What `write` wrote of a result of this kind. Raises FileError for anything else."""
-    held, told = read_archive(path)
+    held, told = read_archive(path, kind.__name__)
     version, found = told.pop("askwhy", None), told.pop("kind", "Explanation")
     if found != kind.__name__ or not isinstance(version, int):
         raise FileError(f"{path} holds no saved {kind.__name__}, but {found}; load it with askwhy.{found}.load.")
@@ -96,4 +96,5 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    a, b = (one.item() if isinstance(one, np.generic) else one for one in (a, b))  # a file holds Python's numbers
     return type(a) is type(b) and bool(a == b)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy._memory import resident
@@ -16,9 +14,13 @@ from askwhy.errors import AskwhyError, InputError, LayerError, UnsupportedError
 from askwhy.game import BatchSize, Progress, batch_size_of, counted
 from askwhy.models import wrap
 from askwhy.models.base import Items, is_out_of_memory, show_shape
-from askwhy.models.pictures import is_picture
 from askwhy.models.torch_module import TorchModel
+from askwhy.pieces import count as count
+from askwhy.pieces import is_batch_of_batches as is_batch_of_batches
+from askwhy.pieces import loads as loads
+from askwhy.pieces import piece as piece
 from askwhy.places import POOLS as POOLS
+from askwhy.places import axes_noted
 from askwhy.places import channels_of as channels_of
 from askwhy.places import in_places as in_places
 from askwhy.places import pooled as pooled
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch", "torch")
 
-LOAD = 64  # items that are prepared together, so that a folder of photos need not fit into memory
 Keep = Callable[[str, "torch.Tensor", Items, range], Any]
 
 
@@ -48,14 +49,19 @@ class Read:
 
 @dataclass(eq=False)
 class Asked:
-    """The layers that are read, and what the first pass has shown of them."""
+    """The layers that are read, and what the first passes have shown of them."""
 
     model: TorchModel
     names: list[str]
     keep: Keep
-    stages: bool  # the main stages, of which those are left out that give no one output
+    stages: bool  # the main stages, of which those may still be left out that give no one output
     axes: dict[str, int] = field(default_factory=dict)  # where the items are counted
-    first: bool = True
+    passes: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a pass goes on behind the last of the layers, so that it shows what runs several times: the first three, and then ever fewer."""
+        return self.passes & (self.passes - 1) == 0  # 0 and the powers of two
 
 
 def read_layers(
@@ -86,17 +92,28 @@ def read_loads(
             size = size or batch_size_of(wrapped, items.batch, batch_size if wrapped.seed is None else 1, "layers")  # a seeded model runs one by one
             at = 0
             while at < len(items):
-                own = range(at, min(at + (1 if asked.first else size.size), len(items)))  # one item alone shows which axis counts the items
+                own = range(at, min(at + (size.size if asked.passes else 1), len(items)))  # one item alone shows which axis counts the items
                 began = time.perf_counter()
                 outs = fitting(asked, items, own, size)
                 if outs is None:
                     continue
                 size.learn(len(own), time.perf_counter() - began)
+                if asked.stages:
+                    items = checked(asked, items, size)
+                    outs = {name: outs[name] for name in asked.names}
                 at, done = own.stop, done + len(own)
                 yield Read(range(done - len(own), done), items, own, outs)
                 counted(tick, done, total or done)
     if not done:
         raise InputError("X holds no items.")
+
+
+def checked(asked: Asked, items: Items, size: BatchSize) -> Items:
+    """Leave out the stages that give no row for each of two items, as positions [1, t, d] do."""
+    if min(len(items), size.size) > 1 and fitting(asked, items, range(2), size) is not None:
+        items = replace(items, calls=items.calls + 2)
+    asked.stages = False
+    return items
 
 
 def torch_model(model: Any) -> TorchModel:
@@ -125,10 +142,11 @@ def fitting(asked: Asked, items: Items, own: range, size: BatchSize) -> dict[str
 
 
 def pass_of(asked: Asked, items: Items, own: range) -> dict[str, Any]:
-    """One pass; it ends behind the last of the layers, but for the first one, in which is seen what runs several times."""
-    model = asked.model
+    """One pass; it ends behind the last of the layers, unless it is to be a whole one."""
+    model, whole = asked.model, asked.whole
     found: dict[str, list[Any]] = {name: [] for name in asked.names}
     failed: dict[str, AskwhyError] = {}
+    faults: list[Exception] = []
 
     def hook(name: str, module: Any, out: Any) -> None:
         try:
@@ -136,16 +154,22 @@ def pass_of(asked: Asked, items: Items, own: range) -> dict[str, Any]:
             found[name].append(asked.keep(name, rows, items, own))
         except LayerError as error:
             failed[name] = error
-        if not asked.first and all(found.values()):
+        except Exception as error:  # kept until the pass has ended, in which it would count as the model's
+            faults.append(error)
+            raise Reached from error
+        if not whole and all(found.values()):
             raise Reached
 
-    with model.untouched(), torch.no_grad(), hooked(model.net, asked.names, hook), suppress(Reached):
+    noted = nullcontext() if asked.passes else axes_noted(model, asked.names)
+    with model.untouched(), torch.no_grad(), noted, hooked(model.net, asked.names, hook), suppress(Reached):
         model.forward(items.batch[own.start : own.stop], items.beside(own))
-    if asked.first and asked.stages:
+    if faults:
+        raise faults[0]
+    if asked.stages:
         some = [name for name, outs in found.items() if len(outs) == 1 and name not in failed]
         asked.names = some or asked.names
     outs = alone({name: found[name] for name in asked.names}, failed)
-    asked.first = False
+    asked.passes += 1
     return outs
 
 
@@ -156,7 +180,9 @@ def output_of(module: torch.nn.Module, out: Any, name: str) -> torch.Tensor:
 
 
 def items_first(out: torch.Tensor, name: str, rows: int, axes: dict[str, int]) -> torch.Tensor:
-    """[m, ...], also of a sequence [steps, m, d] whose steps come first. Raises LayerError."""
+    """[m, ...], also of a sequence [steps, m, d] whose steps come first; [m, 1] of one number an item. Raises LayerError."""
+    if out.ndim < 2 and out.numel() == rows:  # also of a single item that squeeze() has left without any axis
+        return out.reshape(rows, 1)
     axis = axes.get(name, 0 if out.ndim and len(out) == rows else 1)
     if out.ndim <= axis or out.shape[axis] != rows or (axis and out.ndim != 3):
         hint = " (a squeeze() without its axis drops that of a single item)" if rows == 1 else ""
@@ -215,89 +241,3 @@ def holds_blocks(module: torch.nn.Module) -> bool:
         return False
     kinds = [type(part) for part in module if next(part.children(), None) is not None]
     return len(kinds) > len(set(kinds))
-
-
-# ---- which inputs ---------------------------------------------------------------------------------------------------
-
-
-def loads(X: Any) -> Iterator[Any]:
-    """Pieces of X that a model prepares together."""
-    if is_batch_of_batches(X):
-        yield from map(inputs_of, X)
-        return
-    n = count(X)
-    for start in range(0, n or 0, LOAD):
-        yield piece(X, start, min(start + LOAD, n or 0))
-
-
-def count(X: Any) -> int | None:
-    """How many items X holds; None where only going through it tells."""
-    if isinstance(X, str) or is_single(X):
-        return 1
-    if isinstance(X, (Mapping, tuple)):
-        parts = list(X.values() if isinstance(X, Mapping) else X)
-        return next((len(part) for part in parts if getattr(part, "ndim", 0) > 0), 1)
-    if is_batch_of_batches(X):
-        return None
-    if not hasattr(X, "__len__") or (hasattr(X, "ndim") and X.ndim == 0):
-        raise InputError(f"X is a {type(X).__name__}; give items: a tensor or array [n, ...], a list, a Dataset, or an iterable of batches.")
-    if len(X) == 0:
-        raise InputError("X holds no items.")
-    return len(X)
-
-
-def is_single(X: Any) -> bool:
-    """One picture: a path, a PIL image, or an array of bytes [h, w, 3]."""
-    return bool(is_picture(X)) and np.ndim(X) != 2
-
-
-def is_batch_of_batches(X: Any) -> bool:
-    return hasattr(X, "__iter__") and not hasattr(X, "__getitem__")
-
-
-def inputs_of(batch: Any) -> Any:
-    """The inputs of a batch (inputs, labels), as a DataLoader gives it; texts and pictures are inputs themselves. Raises InputError."""
-    if not isinstance(batch, (list, tuple)):
-        return batch
-    if all(map(is_item, batch)):
-        return list(batch)
-    found = first_of(batch, "a batch")
-    return list(found) if isinstance(found, tuple) and all(map(is_item, found)) else found
-
-
-def first_of(pair: Any, what: str) -> Any:
-    """The inputs of (inputs, labels). Raises InputError where it is not plain what is what."""
-    if not isinstance(pair, (list, tuple)):
-        return pair
-    kinds = [(str(getattr(one, "dtype", "")), tuple(getattr(one, "shape", ()))) for one in pair]
-    alike = len(pair) == 2 and kinds[0] == kinds[1] and len(kinds[0][1]) > 1  # ids and their mask, or two items
-    if len(pair) > 2 or alike or all(isinstance(one, str) for one in pair):
-        raise InputError(
-            f"{what} of X is a {type(pair).__name__} of {len(pair)}, and it is not plain which are inputs; give (inputs, labels), "
-            "or the inputs alone, several of them by name in a dict."
-        )
-    return pair[0]
-
-
-def is_item(one: Any) -> bool:
-    return isinstance(one, str) or bool(is_picture(one))
-
-
-def piece(X: Any, start: int, stop: int) -> Any:
-    """The items from start to stop, as `prepare` takes them."""
-    if isinstance(X, str) or is_single(X):
-        return X
-    if isinstance(X, Mapping):
-        return {name: cut(part, start, stop) for name, part in X.items()}
-    if isinstance(X, tuple):
-        return tuple(cut(part, start, stop) for part in X)
-    if hasattr(X, "iloc"):
-        return X.iloc[start:stop]
-    if hasattr(X, "ndim") or isinstance(X, list):
-        return X[start:stop]
-    items = [first_of(X[k], f"item {k}") for k in range(start, stop)]  # a Dataset
-    return torch.stack(items) if all(isinstance(item, torch.Tensor) for item in items) else items
-
-
-def cut(part: Any, start: int, stop: int) -> Any:
-    return part[start:stop] if getattr(part, "ndim", 0) > 0 else part

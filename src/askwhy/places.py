@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +13,14 @@ from askwhy._lazy import lazy
 from askwhy.errors import InputError, LayerError
 from askwhy.models.base import Items
 from askwhy.models.torch_module import TorchModel
+from askwhy.tap import hooked
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = lazy("torch", "torch")
 
+AXES = "axes"  # what a model's memory calls the number of axes that each part gives, in the order in which they run
 POOLS = ("mean", "max", "flat", "first", "last")
 
 
@@ -54,30 +58,73 @@ def in_places(model: TorchModel, name: str, out: torch.Tensor) -> torch.Tensor:
 
 
 def channels_of(model: TorchModel, name: str, out: Any) -> int:
-    """The axis of the channels in [m, ...]: that of the last part with a known layout in the layer, or before it.
+    """The axis of the channels in [m, ...], as the parts of known layout say: those in the layer, or else the nearest before it.
 
-    A part whose width is found on the other axis only was turned by a transposition behind it.
+    The last part counts whose width is on one axis only, be it turned by a transposition behind it. Where each is as wide as
+    both axes, the first does, since most blocks give the layout that they are given.
     """
     if out.ndim == 2:
         return 1
-    known = [layout for part in parts_until(model.net, name) if (layout := layout_of(part, out.ndim)) is not None]
-    front, width = known[-1] if known else (out.ndim > 3, 0)
-    usual, other = (1, out.ndim - 1) if front else (out.ndim - 1, 1)
-    turned = out.shape[other] == width != out.shape[usual]
-    if front and out.ndim == 4:
-        turned = turned and out.shape[1] == out.shape[2]  # the width of the last of several branches may be that of the map by chance
-    return other if turned else usual
+    if AXES not in model.memory:
+        return channels_in(model, name, out.shape)
+    key = "channels", name, tuple(out.shape[1:])
+    if key not in model.memory:  # so that no pass takes another axis than the first one, in which some parts have yet to run
+        model.memory[key] = channels_in(model, name, out.shape)
+    return model.memory[key]  # type: ignore[no-any-return]
 
 
-def parts_until(net: torch.nn.Module, name: str) -> Iterator[torch.nn.Module]:
-    """The parts up to the end of a layer, as they are written down."""
-    begun = False
-    for path, part in net.named_modules():
-        within = not name or path == name or path.startswith(f"{name}.")
-        if begun and not within:
-            return
-        begun = begun or within
-        yield part
+def channels_in(model: TorchModel, name: str, shape: Sequence[int]) -> int:
+    for scope in scopes(model.net, name):
+        said = list(layouts(model, name, scope, len(shape)))
+        found = [at for front, width in said if (at := axis_of(shape, front, width)) is not None]
+        sure = [axis for axis, alone in found if alone]
+        if said:
+            return sure[-1] if sure else found[0][0] if found else 1 if said[-1][0] else len(shape) - 1
+    return 1 if len(shape) > 3 else len(shape) - 1
+
+
+def axis_of(shape: Sequence[int], front: bool, width: int) -> tuple[int, bool] | None:
+    """Where the width of a part is found, and whether there alone; None where it is not."""
+    usual, other = (1, len(shape) - 1) if front else (len(shape) - 1, 1)
+    if shape[usual] == width:
+        return usual, shape[other] != width
+    by_chance = front and len(shape) == 4 and shape[1] != shape[2]  # the width of one of several branches may be that of the map
+    return (other, True) if shape[other] == width and not by_chance else None
+
+
+def scopes(net: torch.nn.Module, name: str) -> Iterator[str]:
+    """The layer, and what is written before it, the nearest first."""
+    yield name
+    while name:
+        parent, _, own = name.rpartition(".")
+        before = takewhile(lambda part, own=own: part != own, (part for part, _ in net.get_submodule(parent).named_children()))  # type: ignore[misc]
+        yield from [f"{parent}.{part}" if parent else part for part in before][::-1]
+        name = parent
+
+
+def layouts(model: TorchModel, name: str, scope: str, ndim: int) -> Iterator[tuple[bool, int]]:
+    """What the parts there say, in the order in which they ran; one that ran after the layer, or gave fewer axes, as a gate does, says nothing."""
+    axes = model.memory.get(AXES, {})
+    order = {part: k for k, part in enumerate(axes)}
+    end = order.get(model.net.get_submodule(name))
+    for part in sorted(model.net.get_submodule(scope).modules(), key=lambda part: order.get(part, -1)):
+        said = layout_of(part, ndim)
+        late = end is not None and scope != name and order.get(part, end) >= end
+        if said is not None and not late and axes.get(part, ndim) >= ndim:
+            yield said
+
+
+@contextmanager
+def axes_noted(model: TorchModel, names: Sequence[str]) -> Iterator[None]:
+    """Inside the block is noted how many axes these layers give, and each part of known layout, one after the other."""
+    axes = model.memory.setdefault(AXES, {})
+
+    def note(name: str, part: torch.nn.Module, out: Any) -> None:
+        first = out[0] if isinstance(out, tuple) and out else out
+        axes[part] = max(axes.get(part, 0), getattr(first, "ndim", 0))
+
+    with hooked(model.net, [*names, *(name for name, part in model.net.named_modules() if layout_of(part, 3) is not None)], note):
+        yield
 
 
 def layout_of(part: torch.nn.Module, ndim: int) -> tuple[bool, int] | None:
@@ -91,8 +138,9 @@ def layout_of(part: torch.nn.Module, ndim: int) -> tuple[bool, int] | None:
         return True, part.num_channels
     if isinstance(part, nn.RNNBase):
         return False, (part.proj_size or part.hidden_size) * (2 if part.bidirectional else 1)
-    if isinstance(part, nn.LayerNorm):
-        return False, part.normalized_shape[-1]
+    if isinstance(part, nn.LayerNorm):  # one over several axes may have its channels on any of them; some kinds of it turn the map
+        front = type(part).__name__.endswith("2d") or getattr(part, "data_format", "") == "channels_first"
+        return (front, part.normalized_shape[0]) if len(part.normalized_shape) == 1 else None
     for kind, width in ((nn.Linear, "out_features"), (nn.Embedding, "embedding_dim"), (nn.MultiheadAttention, "embed_dim")):
         if isinstance(part, kind):
             return False, getattr(part, width)

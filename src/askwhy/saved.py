@@ -39,7 +39,7 @@ def pictures_of(pictures: tuple[np.ndarray | None, ...], name: str) -> dict[str,
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields that `write_fields` wrote. Raises FileError for anything else."""
-    held, text = read_archive(path)
+    held, text = read_archive(path, "Explanation")
     version = text.pop("askwhy", None)
     if not isinstance(version, int):
         raise FileError(f"{path} is no saved Explanation (it names no format).")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from askwhy.cli import dream, overall
+from askwhy.cli import dream, inside, overall
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import Cancelled, UnsupportedError
 
@@ -102,6 +102,7 @@ def explain(
 app.command()(overall.importance)
 app.command()(overall.effect)
 app.command()(dream.dream)
+app.command()(inside.inside)
 
 
 @app.command()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
-from askwhy.errors import FileError, InputError
+from askwhy.errors import AskwhyError, FileError, InputError, LayerError
 
 if TYPE_CHECKING:
     from askwhy.models.base import Model
+    from askwhy.models.torch_module import TorchModel
     from askwhy.overall.portrait import Portrait
 
 MODEL = "A model of the zoo, or FILE.py:FUNCTION that returns a torch module or what askwhy.wrap makes of it."
@@ -26,12 +27,12 @@ def dream(
     model: Annotated[str, typer.Argument(help=MODEL)] = "efficientnet-lite0",
     target: Annotated[list[str] | None, typer.Option(help="A class, by label or number; may be given several times.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="A layer whose filters are shown; may be given several times.")] = None,
-    channels: Annotated[str | None, typer.Option(help=f"Which filters of the layers, as 0:16 or 3,5,8. Default: 0:{FILTERS}.")] = None,
+    channels: Annotated[str | None, typer.Option(help=f"Which filters of the layers, as 0:16 or 3,5,8. Default: the first {FILTERS}.")] = None,
     preset: Annotated[str, typer.Option(help="naive, lecture, yosinski, lucid, maco or robust; several with commas between.")] = "robust",
     steps: Annotated[int | None, typer.Option(help="How many steps. Default: the preset's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Another model that says whether it sees the class.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of real photos, to compare with.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the start and the motion.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63, help="Seed of the start and the motion.")] = 0,
     out: Annotated[Path, typer.Option(help="The report to write (.html), or of one preset a picture (.png, .svg, .pdf) or all numbers (.npz).")] = Path("dreams.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers for other programs, and write no file.")] = False,
 ) -> None:  # fmt: skip
@@ -39,18 +40,26 @@ def dream(
     with errors_in_one_sentence():
         from askwhy.cli.asking import as_class
         from askwhy.cli.named import load_model
+        from askwhy.overall.presets import preset_of
 
         presets = [name.strip() for name in preset.split(",")]
         if not target and not layer:
             raise InputError('nothing is named: give --target CLASS, as --target "tiger cat", or --layer NAME.')
+        for name in presets:
+            preset_of(name)
         check_out(out, as_json, len(presets) * (bool(target) + len(layer or ())))
         photos = None if images is None else photos_in(images)
         wrapped, other = load_model(model), None if judge is None else load_model(judge)
         options = {"judge": other, "images": photos, "steps": steps, "seed": seed}
         asked = questions(wrapped, [as_class(one) for one in target or ()], layer or (), channels)
         found: list[tuple[str, Portrait]] = []
-        with progress_bar(len(presets) * len(asked)) as begin:
-            seek(wrapped, asked, presets, options, begin, found)
+        try:
+            with progress_bar(len(presets) * len(asked)) as begin:
+                seek(wrapped, asked, presets, options, begin, found)
+        except AskwhyError:
+            if found:
+                hand_over(found, model, out, as_json)
+            raise
         hand_over(found, model, out, as_json)
 
 
@@ -58,19 +67,38 @@ def questions(model: Model, targets: Sequence[Any], layers: Sequence[str], chann
     """Titles and targets: the classes, then the filters of each layer. Raises InputError, LayerError."""
     from askwhy.layers import torch_model
     from askwhy.tap import find_layer
-    from askwhy.targets import neuron
 
-    net = torch_model(model).net
-    named = [find_layer(net, layer)[0] for layer in layers]
-    which = numbers(channels)
+    wrapped = torch_model(model)
+    named = [find_layer(wrapped.net, layer)[0] for layer in layers]
+    which = None if channels is None else numbers(channels)
     classes = [("classes", list(targets))] if targets else []
-    return classes + [(f"filters of layer {name}", [neuron(name, channel) for channel in which]) for name in named]
+    return classes + [(f"filters of layer {name}", filters_of(wrapped, name, which, channels)) for name in named]
 
 
-def numbers(channels: str | None) -> list[int]:
+def filters_of(model: TorchModel, name: str, which: list[int] | None, said: str | None) -> list[Any]:
+    """The channels as targets, wherever the layer has them, from one look at a grey picture. Raises InputError, LayerError."""
+    import torch
+
+    from askwhy.layers import channels_of
+    from askwhy.overall.canvas import canvas_of
+    from askwhy.targets import check_layer, ending_at, neuron
+
+    canvas = canvas_of(model, None, None, None)
+    x = canvas.inputs(torch.full((1, *canvas.shape), 0.5).to(canvas.black))
+    with model.untouched(), torch.no_grad():
+        check_layer(model.net, name, lambda: model.forward(x))
+        out = ending_at(model.net, name, lambda: model.forward(x))
+    if out.ndim < 2:
+        raise LayerError(f"layer {name!r} gives one number for an item, and has no filters; name another.")
+    axis = channels_of(model, name, out)
+    width = out.shape[axis]
+    if which is not None and max(which) >= width:
+        raise InputError(f"--channels {said}: layer {name!r} has {width} channels, counted from 0 to {width - 1}.")
+    return [neuron(name, k if axis == 1 else (..., k)) for k in which or range(min(FILTERS, width))]
+
+
+def numbers(channels: str) -> list[int]:
     """ "0:16" or "3,5,8". Raises InputError."""
-    if channels is None:
-        return list(range(FILTERS))
     try:
         first, colon, last = channels.partition(":")
         found = list(range(int(first or 0), int(last))) if colon else [int(one) for one in channels.split(",")]

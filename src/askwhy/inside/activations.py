@@ -85,7 +85,8 @@ class Activations(Kept):
         read = zip(self.layers, self.values, self.channels, strict=True)
         told = [told_of(name or "the output", values, axis) for name, values, axis in read]
         size = in_bytes(sum(one.nbytes for one in self.values))
-        cost = f"{len(self)} items, {size}; {self.model_calls} model calls, {self.seconds:.2f} s; the model's own numbers, nothing is sampled"
+        n, calls = len(self), self.model_calls
+        cost = f"{n} item{'s' * (n != 1)}, {size}; {calls} model call{'s' * (calls != 1)}, {self.seconds:.2f} s; nothing is sampled"
         return "\n".join([*told, cost])
 
     def plot(self, layer: str | None = None, item: int = 0, channels: str | Sequence[int] | None = None, ax: Axes | None = None) -> Axes:

@@ -20,7 +20,7 @@ Found = tuple[np.ndarray, np.ndarray | None]  # values [a, b], and their standar
 class Measure:
     """What is made of a matrix of products, how two lists of that are compared, and what it is when its items are shuffled."""
 
-    prepare: Callable[[np.ndarray], np.ndarray]
+    prepare: Callable[[np.ndarray], np.ndarray | None]  # None where there is nothing to compare
     compare: Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], Found]
     axes: int  # of `prepare`'s result that count items
     shuffles: int
@@ -59,26 +59,36 @@ def centred(found: np.ndarray) -> np.ndarray:
     return np.asarray(found - mean - mean[:, None] + mean.mean())
 
 
-def u_centred(found: np.ndarray) -> np.ndarray:
-    """Rows sum to 0 without the diagonal, which is 0: the product of two such matrices is the unbiased HSIC of Song et al. (2012)."""
+def u_centred(found: np.ndarray) -> np.ndarray | None:
+    """Rows sum to 0 without the diagonal, which is 0: the product of two such matrices is the unbiased HSIC of Song et al. (2012).
+
+    None where it is 0 but for rounding: all items are equally far apart, or would be if single ones were nearer to, or farther from, all.
+    """
     n = len(found)
     out = found.copy()
     np.fill_diagonal(out, 0)
     sums = out.sum(0)
     out += sums.sum() / ((n - 1) * (n - 2)) - (sums + sums[:, None]) / (n - 2)
     np.fill_diagonal(out, 0)
-    return out
+    return out if np.vdot(out, out) > SAME * np.vdot(found, found) else None
 
 
 def cka(first: Sequence[np.ndarray], second: Sequence[np.ndarray], debiased: bool) -> Found:
-    """<A, B> / sqrt(<A, A> <B, B>) of centred matrices, with the jackknife's standard error over items."""
+    """<A, B> / sqrt(<A, A> <B, B>) of centred matrices, with the jackknife's standard error over items.
+
+    The error is NaN where it is 0 / 0 without one of the items.
+    """
     n = len(first[0])
     mixed = np.stack([np.stack([one[i] for one in first]) @ np.stack([one[i] for one in second]).T for i in range(n)])  # [n, a, b], by row
     own = [np.stack([(one**2).sum(1) for one in side], 1) for side in (first, second)]  # [n, a], [n, b]
     corners = [np.stack([np.diag(one) for one in side], 1) for side in (first, second)]
     parts = [(mixed, corners[0][:, :, None] * corners[1][:, None]), *((rows, corner**2) for rows, corner in zip(own, corners, strict=True))]
-    values = aligned(*(rows.sum(0) for rows, _ in parts))
-    each = aligned(*(without_one(rows, corner, n - 3 if debiased else n - 1) for rows, corner in parts))
+    whole = [rows.sum(0) for rows, _ in parts]
+    less = [without_one(rows, corner, n - 3 if debiased else n - 1) for rows, corner in parts]
+    values, each = (
+        aligned(*whole),
+        aligned(less[0], *(np.where(one > SAME * all_, one, np.nan) for one, all_ in zip(less[1:], whole[1:], strict=True))),
+    )
     return values, np.sqrt((n - 1) / n * ((each - each.mean(0)) ** 2).sum(0))
 
 

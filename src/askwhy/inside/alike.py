@@ -100,9 +100,9 @@ def senses(similarity: np.ndarray, groups: Sequence[str], owners: np.ndarray, se
     same, different, gap = map(jackknife, np.array(without).T)
     unit = np.searchsorted(sentences, owners) if one_each(groups, owners) else np.arange(len(owners))
     of_unit = names[np.unique(unit, return_index=True)[1]]
-    gaps = [means(similarity, rng.permutation(of_unit)[unit], owners)[2] for _ in range(SHUFFLES)]
-    above = sum(gap >= found[2] - 1e-12 for gap in gaps)
-    return Senses(*found, same, different, gap, (1 + above) / (1 + SHUFFLES))
+    gaps = np.array([means(similarity, rng.permutation(of_unit)[unit], owners)[2] for _ in range(SHUFFLES)])
+    gaps = gaps[~np.isnan(gaps)]  # some shuffles leave no pair of one sense, or of two
+    return Senses(*found, same, different, gap, float(1 + (gaps >= found[2] - 1e-12).sum()) / (1 + len(gaps)))
 
 
 def means(similarity: np.ndarray, groups: np.ndarray, owners: np.ndarray) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from askwhy.answer import pad, versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.inside import attention_words
+from askwhy.inside.asked import place, whole
 from askwhy.inside.attended import Looked, look, relevance, rollout, rows_read
 from askwhy.inside.deleting import Tokens, deleted, tokens_of, with_shuffled_weights
 from askwhy.kept import Kept
@@ -77,16 +78,15 @@ class Attention(Kept):
 
     def heads(self, layer: int, head: int | None = None, i: int = 0) -> np.ndarray:
         """[queries, keys] of item i: one head's weights, rows summing to 1, or (None) the mean over the heads."""
-        for name, asked, count in (("i", i, len(self)), ("layer", layer, len(self.layers)), ("head", head, self.weights[0].shape[1])):
-            if asked is not None and (isinstance(asked, bool) or not isinstance(asked, (int, np.integer)) or not 0 <= asked < count):
-                raise InputError(f"{name}={asked!r}: there are {count}, counted from 0.")
-        found = self.weights[layer][i] if head is None else self.weights[layer][i, head : head + 1]
+        found = self.weights[place("layer", layer, len(self.layers))][self.item(i)]
+        if head is not None:
+            found = found[[place("head", head, len(found))]]
         d = len(self.tokens[i]) if layer in self.rolled else None
         return found.mean(0)[:d, :d]  # type: ignore[no-any-return]
 
     def ranking(self, how: str, i: int = 0) -> np.ndarray:
         """[tokens] of item i by "gradient", "rollout", "last layer" or "leave-one-out"."""
-        known = dict(zip((*RANKINGS, "leave-one-out"), (self.values, self.rollout, self.last_layer, self.drops), strict=True))
+        i, known = self.item(i), dict(zip((*RANKINGS, "leave-one-out"), (self.values, self.rollout, self.last_layer, self.drops), strict=True))
         if not self.rolled:
             raise InputError(f"there is no value for each token: {self.details['note']}. The matrices are weights[k]; plot(how='heads') shows them.")
         if known.get(how) is None:
@@ -96,14 +96,18 @@ class Attention(Kept):
     def top(self, k: int = 5, i: int = 0) -> list[tuple[str, float]]:
         """The k tokens of item i with the highest gradient-weighted relevance, as (token, value)."""
         values = self.ranking("gradient", i)
-        return [(self.tokens[i][j], float(values[j])) for j in np.argsort(-values, kind="stable")[:k]]
+        return [(self.tokens[i][j], float(values[j])) for j in np.argsort(-values, kind="stable")[: whole("k", k, 1)]]
+
+    def item(self, i: int) -> int:
+        return place("i", i, len(self))
 
     def question(self, i: int = 0) -> str:
+        i = self.item(i)
         return f"{self.target[i]}{f' rather than {self.versus[i]}' if self.versus else ''}"
 
     def summary(self, i: int = 0) -> str:
         """Where item i's tokens look, what the deletion test says of it, the cost."""
-        return attention_words.summary(self, i)
+        return attention_words.summary(self, self.item(i))
 
     def plot(
         self,
@@ -141,8 +145,7 @@ def attention(
     Cross-attention gives its weights only. Raises UnsupportedError for what is not seen (jit, compile, windows) or has no attention.
     Example: `askwhy.attention(model, "A fine film").plot(how="heads")`.
     """
-    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 2:
-        raise InputError(f"samples={samples!r}: give the number of random orders, 2 or more (20 for a test at the 5 % level).")
+    samples, seed = whole("samples", samples, 2, why=" of random orders, 20 or more for a test at the 5 % level"), whole("seed", seed)
     score = ask(torch_model(model), x, target, versus)
     with progress_of(progress, "attention") as tick:
         looked = look(score, batch_size, None if deletion else tick)

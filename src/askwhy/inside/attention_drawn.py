@@ -30,8 +30,7 @@ UNITS = {
 def draw(found: Any, ax: Axes | None, how: str, values: str, layer: int | None, head: int | None, i: int) -> Axes:
     if how not in WAYS:
         raise InputError(f"how={how!r}: {near(how, list(WAYS))}")
-    if isinstance(i, bool) or not isinstance(i, (int, np.integer)) or not 0 <= i < len(found):
-        raise InputError(f"i={i!r}: there are {len(found)} items, counted from 0.")
+    i = found.item(i)
     if how != "matrix" and (layer, head) != (None, None):
         raise InputError(f"layer= and head= choose a matrix, as in plot(how='matrix', layer=0, head=3); how={how!r} has none.")
     if how != "words" and values != "gradient":

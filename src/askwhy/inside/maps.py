@@ -34,8 +34,9 @@ def draw(why: Activations, layer: str | None, item: int, channels: str | Sequenc
 
 
 def channels_first(why: Activations, layer: str, item: int) -> np.ndarray:
-    """One item's values with the channels in front."""
-    return np.moveaxis(why.of(item, layer), why.channels[why.at(layer)] - 1, 0)
+    """One item's values with the channels in front; yes and no as 1 and 0."""
+    values = why.of(item, layer)
+    return np.moveaxis(values.astype(np.float32) if values.dtype == bool else values, why.channels[why.at(layer)] - 1, 0)
 
 
 def chosen(values: np.ndarray, channels: str | Sequence[int] | None, most: int) -> tuple[np.ndarray, str]:
@@ -103,7 +104,7 @@ def steps(why: Activations, layer: str, item: int, channels: Any, ax: Axes | Non
 
 
 def units(why: Activations, layer: str, item: int, channels: Any, ax: Axes | None) -> Axes:
-    values = why.of(item, layer)
+    values = channels_first(why, layer, item)
     which, said = chosen(values, channels, MAPS)
     title = title_of(layer, item, said.replace("channel", "unit"))
     return show.bars(values[which], [f"unit {c}" for c in which], ax=ax, title=title, most=len(which), unit="activation")

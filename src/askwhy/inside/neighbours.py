@@ -13,8 +13,9 @@ from askwhy.answer import versions
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alike import baseline_of, cosines, gathered, one_each, read_groups, senses, shifted
+from askwhy.inside.asked import place, whole
 from askwhy.inside.nearness import nearest
-from askwhy.inside.occurrences import occurrences_of, read_vectors
+from askwhy.inside.occurrences import occurrences_of, read_sentences, read_vectors
 from askwhy.kept import Kept
 from askwhy.layers import torch_model
 
@@ -78,9 +79,7 @@ class Neighbours(Kept):
 
     def near(self, k: int, layer: str | None = None) -> list[tuple[str, float]]:
         """The nearest others of occurrence k as (snippet, similarity), in a layer or the last one."""
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < len(self):
-            raise InputError(f"occurrence {k!r}: there are {len(self)}, counted from 0.")
-        at = self.place(layer)
+        k, at = place("k", k, len(self)), self.place(layer)
         return [(self.snippet(j), float(self.similarity[at, k, j])) for j in self.nearest[at, k].tolist()]
 
     def summary(self) -> str:
@@ -178,9 +177,11 @@ def embedding_neighbours(
     Example: `askwhy.embedding_neighbours(model, "apple", sentences, groups=["fruit", "fruit", "firm"]).plot()`.
     """
     began = time.perf_counter()
+    sentences, seed = read_sentences(sentences), whole("seed", seed)
     wrapped, found = torch_model(model), occurrences_of(word, sentences)
-    owners = np.array([one.owner for one in found])
-    count, of_each = check(k, len(found), seed), read_groups(groups, owners, len(sentences))
+    owners, most = np.array([one.owner for one in found]), len(found) - 1
+    count = whole("k", min(5, most) if k is None else k, 1, most, f", less than the {most + 1} occurrences")
+    of_each = read_groups(groups, owners, len(sentences))
     with progress_of(progress, "reading the sentences") as tick:
         vectors, calls, pieces = read_vectors(wrapped, sentences, found, layers, seed, batch_size, tick)
     layered = {name: (*shifted(one, name, centred), one.owners) for name, one in vectors.items()}
@@ -193,14 +194,3 @@ def embedding_neighbours(
         spans=np.array([(one.start, one.stop) for one in found]), pieces=pieces, centred=bool(centred), groups=of_each, **told, params=params,
         model_calls=calls, seconds=time.perf_counter() - began, seed=seed, versions=versions(),
     )  # fmt: skip
-
-
-def check(k: Any, m: int, seed: Any) -> int:
-    """The number of nearest others to keep of m occurrences. Raises InputError."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed={seed!r}: give a whole number from 0 on.")
-    if k is None:
-        return min(5, m - 1)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < m:
-        raise InputError(f"k={k!r}: give a whole number from 1 on, less than the {m} occurrences.")
-    return int(k)

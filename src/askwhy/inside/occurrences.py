@@ -6,12 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from unicodedata import category, normalize
 
 import numpy as np
 
 from askwhy.errors import InputError, LayerError, ModelError, UnsupportedError
 from askwhy.game import Progress
+from askwhy.inside.asked import is_whole
+from askwhy.inside.rows import real_parts
 from askwhy.layers import in_places, read_layers, real_places
 from askwhy.models.base import Items, to_numpy
 
@@ -46,13 +50,21 @@ class Vectors:
 # ---- where the word stands ------------------------------------------------------------------------------------------
 
 
-def occurrences_of(word: Any, sentences: Any) -> list[Occurrence]:
-    """word: for all sentences, or one for each: itself, or where it stands, (start, stop). Raises InputError."""
-    if isinstance(sentences, str) or not all(isinstance(one, str) for one in sentences) or not len(sentences):
+def read_sentences(given: Any) -> list[str]:
+    """Raises InputError."""
+    found = list(given) if hasattr(given, "__iter__") and not isinstance(given, str) else []
+    if not found or not all(isinstance(one, str) for one in found):
         raise InputError("sentences= has to be a list of texts in which the word stands.")
-    if not isinstance(word, str) and len(word) != len(sentences):
-        raise InputError(f"word= names {len(word)} words for {len(sentences)} sentences; give one for all, or one for each.")
+    return list(map(str, found))
+
+
+def occurrences_of(word: Any, sentences: Sequence[str]) -> list[Occurrence]:
+    """word: for all sentences, or one for each: itself, or where it stands, (start, stop). Raises InputError."""
+    if not isinstance(word, str) and not hasattr(word, "__iter__"):
+        raise InputError(f"word={word!r}: give a word, or a list with one for each sentence, itself or where it stands, (start, stop).")
     each = [word] * len(sentences) if isinstance(word, str) else list(word)
+    if len(each) != len(sentences):
+        raise InputError(f"word= names {len(each)} words for {len(sentences)} sentences; give one for all, or one for each.")
     found = [Occurrence(k, *span) for k, (one, text) in enumerate(zip(each, sentences, strict=True)) for span in spans_of(one, text, k)]
     if len(found) < 2:
         raise InputError(f"there is {len(found)} occurrence, and nothing to compare it with; give more sentences.")
@@ -60,14 +72,22 @@ def occurrences_of(word: Any, sentences: Any) -> list[Occurrence]:
 
 
 def spans_of(word: Any, text: str, k: int) -> list[tuple[int, int]]:
-    """Whole words, whatever their case; in Chinese, where no space parts words, wherever its signs stand. Raises InputError."""
+    """Whole words, whatever their case; in Chinese, where no space parts words, wherever its signs stand. Raises InputError.
+
+    A sign with a mark behind it (an accent, a vowel of Hindi) is another sign, whether Unicode writes the two as one or apart.
+    """
     if isinstance(word, (tuple, list)):
         return [given_span(word, text, k)]
     if not isinstance(word, str) or not word.strip():
         raise InputError(f"word={word!r}: give a word, or where it stands in its sentence, (start, stop).")
-    word = word.strip()
-    before, after = (f"(?<!{LETTER})" if re.match(LETTER, word[0]) else ""), (f"(?!{LETTER})" if re.match(LETTER, word[-1]) else "")
-    found = [match.span() for match in re.finditer(before + re.escape(word) + after, text, re.IGNORECASE)]
+    signs, starts = composed(text)
+    marks = "".join(sorted({re.escape(sign) for sign in signs if is_mark(sign)}))
+    inside = f"(?:{LETTER}|[{marks}])" if marks else LETTER
+    written = normalize("NFC", word.strip())
+    base = [sign for sign in written if not is_mark(sign)] or [""]
+    before = f"(?<!{inside})" if re.match(LETTER, base[0]) else ""
+    after = f"(?!{inside})" if re.match(LETTER, base[-1]) else f"(?![{marks}])" if marks else ""
+    found = [(starts[match.start()], starts[match.end()]) for match in re.finditer(before + re.escape(written) + after, signs, re.IGNORECASE)]
     if not found:
         raise InputError(
             f"sentence {k} ({text[:60]!r}) has no {word!r} as a word of its own; leave it out, or let word= be a list with "
@@ -76,8 +96,19 @@ def spans_of(word: Any, text: str, k: int) -> list[tuple[int, int]]:
     return found
 
 
+def composed(text: str) -> tuple[str, list[int]]:
+    """The text with each sign and its marks as one where Unicode has that (NFC), and where each sign of it, and the end, stands in the text."""
+    begins = [k for k, sign in enumerate(text) if not k or not (is_mark(sign) or "\u1160" <= sign <= "\u11ff")]  # or ends of Korean syllables
+    whole = [normalize("NFC", text[start:stop]) for start, stop in pairwise([*begins, len(text)])]
+    return "".join(whole), [*(start for start, one in zip(begins, whole, strict=True) for _ in one), len(text)]
+
+
+def is_mark(sign: str) -> bool:
+    return category(sign).startswith("M")
+
+
 def given_span(word: Sequence[Any], text: str, k: int) -> tuple[int, int]:
-    whole = len(word) == 2 and all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in word)
+    whole = len(word) == 2 and all(map(is_whole, word))
     if not whole or not 0 <= word[0] < word[1] <= len(text) or not text[word[0] : word[1]].strip():
         raise InputError(f"word[{k}]={tuple(word)!r} is no place in sentence {k}, which has {len(text)} signs; give (start, stop).")
     return int(word[0]), int(word[1])
@@ -145,7 +176,7 @@ def by_token(model: TorchModel, name: str, out: torch.Tensor, items: Items, own:
     rows = in_places(model, name, out)
     if out.ndim != 3 or real_places(items, own, rows.shape[1]) is None:
         raise LayerError(f"layer {name!r} gives {list(out.shape)} for {len(own)} texts, and no vector for each token; name another layer.")
-    return rows.detach().clone()
+    return real_parts(rows.detach()).clone()
 
 
 def some_others(reading: Reading, taken: set[int], most: int, rng: np.random.Generator) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from askwhy.answer import versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
+from askwhy.inside.asked import truth_of
 from askwhy.inside.probe_job import (
     INPUT,
     READING,
@@ -22,11 +24,10 @@ from askwhy.inside.probe_job import (
     check_length,
     control_of,
     groups_of,
-    truth_of,
     types_of,
     unit_of,
 )  # fmt: skip
-from askwhy.inside.probe_rows import Read, read_items, read_words, untrained, words_of
+from askwhy.inside.probe_rows import read_items, read_words, untrained, words_of
 from askwhy.inside.probing import chance_of, corrected_error
 from askwhy.kept import Kept
 from askwhy.layers import count, torch_model
@@ -182,12 +183,14 @@ def probe(
     y: one answer for each item of X; or, with X a list of sentences (lists of words), a list of tags for each, where a word is
     its `pieces` ("mean", "first", "last") and sentences stay whole; groups: one for each item or sentence, kept together.
     control: "types", each type (word, or types= [n]) has one random answer, the default where there are types (Hewitt & Liang
-    2019); or "untrained", the same layers with random weights; False. score: "accuracy", "balanced_accuracy", "r2".
+    2019); or "untrained", the same layers with random weights; False. score: "accuracy", "balanced_accuracy", "r2" (1 - mean
+    squared error of a fold / variance of y, so that folds of equal answers have one too).
     Also the description length (Voita & Titov 2020). hidden: units of the MLP's layers. layer, pool: as `activations` has them.
     Raises InputError, LayerError, UnsupportedError. Example: `askwhy.probe(model, X, y).plot()`.
     """
     began = time.perf_counter()
     asked = check(probes, folds, seed, hidden, control)
+    seed = asked[-1]
     wrapped, words = torch_model(model), words_of(X, y)
     n = count(X) if words is None else len(words.texts)
     truth, classes = truth_of(y if words is None else [tag for tags in y for tag in tags], task)
@@ -196,23 +199,20 @@ def probe(
     group = groups_of(groups, n or len(truth), words)
     check_folds(truth, classes, group, folds, words is not None)
     kinds = None if types is None else types_of(types, len(truth))
+    how = control_of(control, words is not None or kinds is not None)
+    models = [wrapped, untrained(wrapped, seed)] if how == "untrained" else [wrapped]
     with progress_of(progress, "probe") as tick:
-        work = Work(tick)
-
-        def read(of: Any) -> Read:
-            if words is None:
-                got = read_items(of, X, layer, pool, batch_size, work.reading)
-            else:
-                got = read_words(of, words, layer, pieces, batch_size, work.reading)
-            work.add(READING)
-            return got
-
-        found = read(wrapped)
+        work = Work(tick, len(models))
+        ticks = [partial(work.reading, k) for k in range(len(models))]
+        if words is None:
+            read = read_items(models, X, layer, pool, batch_size, ticks)
+        else:
+            read = [read_words(of, words, layer, pieces, batch_size, one) for of, one in zip(models, ticks, strict=True)]
+        work.add(READING * len(models))
+        found, beside = read[0], read[1] if len(read) > 1 else None
         check_length("y", len(truth), found.rows)
         kinds = found.types if kinds is None else kinds
-        how = control_of(control, kinds)
-        beside = read(untrained(wrapped, seed)) if how == "untrained" else None
-        job = Job(truth, len(classes), group, unit_of(score, classes), seed, found.types, work, *asked)
+        job = Job(truth, len(classes), group, unit_of(score, classes), found.types, work, *asked)
         sources = found.sources
         work.plan(len(sources), len(sources if how == "types" else beside.layers if beside else ()), job)
         scores = job.table(sources)
@@ -224,5 +224,5 @@ def probe(
         len(truth) * float(np.log2(max(len(classes), 1))), classes, len(truth),
         {"pool": pool if words is None else pieces, "folds": folds, "hidden": list(job.hidden), "groups": groups is not None},
         {"of": "words" if words is not None else "items", "cautions": said},
-        found.inputs * (1 if beside is None else 2), time.perf_counter() - began, seed, versions(),
+        sum(one.calls for one in read), time.perf_counter() - began, seed, versions(),
     )  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 
 from askwhy.errors import Cancelled, InputError
 from askwhy.game import Progress
+from askwhy.inside.asked import whole
 from askwhy.inside.probe_rows import Read, Words
-from askwhy.inside.probing import MEASURES, PROBES, Rows, description_length, fold_of, lookup, one_fold, type_labels
-from askwhy.models.base import is_missing
+from askwhy.inside.probing import MEASURES, PROBES, Measure, Rows, description_length, fold_of, lookup, measure_of, one_fold, type_labels
 
 INPUT = "input"
 READING = 5  # fits that take as long as reading the layers, for the time left
@@ -22,15 +22,17 @@ Sources = Mapping[str, np.ndarray | None]  # rows by layer; None for words that 
 class Work:
     """Counts fits, and stops where the callback says so."""
 
-    def __init__(self, tick: Progress | None) -> None:
+    def __init__(self, tick: Progress | None, models: int) -> None:
         self.tick, self.done, self.total = tick, 0, 10 * READING
+        self.read = [0.0] * models  # the share of the items
 
     def plan(self, sources: int, controls: int, job: Job) -> None:
         fits = job.folds * (sources + controls) + 2 * sources * bool(job.classes)  # a description takes about two
         self.total = self.done + fits * len(job.probes)
 
-    def reading(self, done: int, total: int) -> None:
-        self.show(READING * done / total)
+    def reading(self, k: int, done: int, total: int) -> None:
+        self.read[k] = done / total
+        self.show(READING * sum(self.read))
 
     def add(self, fits: int) -> None:
         self.done += fits
@@ -49,13 +51,17 @@ class Job:
     classes: int
     groups: np.ndarray
     score: str
-    seed: int
     types: np.ndarray | None  # of words
     work: Work
     probes: tuple[str, ...]
     folds: int
     hidden: tuple[int, ...]
+    seed: int
     unsettled: list[str] = field(default_factory=list)
+
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.score, self.truth)
 
     def table(self, sources: Sources, y: np.ndarray | None = None) -> np.ndarray:
         """The scores [layers, probes, folds] on the truth, or on other answers y."""
@@ -66,9 +72,9 @@ class Job:
     def one(self, X: np.ndarray | None, y: np.ndarray, test: np.ndarray, probe: str, f: int) -> float:
         if X is None:
             assert self.types is not None
-            found = lookup(self.types, y, self.classes, test, self.score)
+            found = lookup(self.types, y, self.classes, test, self.measure)
         else:
-            found, settled = one_fold(Rows(X, y, self.classes, self.groups), test, probe, self.score, self.seed + f, self.hidden)
+            found, settled = one_fold(Rows(X, y, self.classes, self.groups), test, probe, self.measure, self.seed + f, self.hidden)
             self.unsettled.extend([probe] * (not settled))
         self.work.add(1)
         return found
@@ -109,27 +115,24 @@ class Job:
 # ---- what is asked --------------------------------------------------------------------------------------------------
 
 
-def check(probes: Any, folds: Any, seed: Any, hidden: Any, control: Any) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
-    """The probes, the folds, and the MLP's units. Raises InputError."""
+def check(probes: Any, folds: Any, seed: Any, hidden: Any, control: Any) -> tuple[tuple[str, ...], int, tuple[int, ...], int]:
+    """The probes, the folds, the MLP's units, and the seed. Raises InputError."""
     names = (probes,) if isinstance(probes, str) else tuple(probes)
     wrong = [name for name in names if name not in PROBES]
     if wrong or not names:
         raise InputError(f"probes={probes!r}: choose of {', '.join(map(repr, PROBES))}.")
     wide = tuple(hidden) if isinstance(hidden, (list, tuple)) else (hidden,)
-    for name, value, least in (("folds", folds, 2), ("seed", seed, 0), *(("hidden", units, 1) for units in wide)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
     if not wide:
         raise InputError(f"hidden={hidden!r}: give the units of each hidden layer; without one it is the linear probe.")
-    if control not in (True, False, "types", "untrained"):
+    if not isinstance(control, (bool, str)) or control not in (True, False, "types", "untrained"):
         raise InputError(f"control={control!r}: choose True, 'types', 'untrained' or False.")
-    return tuple(dict.fromkeys(names)), int(folds), tuple(map(int, wide))
+    return tuple(dict.fromkeys(names)), whole("folds", folds, 2), tuple(whole("hidden", units, 1) for units in wide), whole("seed", seed)
 
 
-def control_of(control: bool | str, kinds: np.ndarray | None) -> str:
-    if control == "types" and kinds is None:
+def control_of(control: bool | str, typed: bool) -> str:
+    if control == "types" and not typed:
         raise InputError("control='types' needs the type of each item, types=, of which many items are; or take control='untrained'.")
-    return ("untrained" if kinds is None else "types") if control is True else control or ""
+    return ("types" if typed else "untrained") if control is True else control or ""
 
 
 def unit_of(score: str | None, classes: Sequence[str]) -> str:
@@ -175,32 +178,3 @@ def check_folds(truth: np.ndarray, classes: Sequence[str], groups: np.ndarray, f
             raise InputError(
                 f"class {name!r} has {held} {'groups' if count < len(truth) else 'items'}, and folds={folds}; give more of them, leave the class out, or take fewer folds (2 or more)."
             )
-
-
-def truth_of(y: Any, task: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """y [n] as codes with the names of the classes, or as numbers with none. Raises InputError."""
-    flat = y.tolist() if hasattr(y, "tolist") else list(y)
-    for k, one in enumerate(flat):
-        if isinstance(one, (list, tuple)):
-            raise InputError(f"y[{k}] is a {type(one).__name__}; y holds one answer for each item, or one list of tags for each sentence.")
-        if is_missing(one) or one in (float("inf"), float("-inf")):
-            raise InputError(f"y[{k}] is {one!r}; leave out the rows that have no answer.")
-    if len(set(flat)) < 2:
-        raise InputError(f"y is {flat[0]!r} everywhere; there is nothing to read out." if flat else "y is empty.")
-    if task not in (None, "classes", "numbers"):
-        raise InputError(f"task={task!r}: choose 'classes' or 'numbers'.")
-    numeric = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in flat)
-    if task is None and numeric and any(isinstance(one, float) for one in flat):
-        if all(float(one).is_integer() for one in flat) and len(set(flat)) <= 20:
-            raise InputError(f"y holds {len(set(flat))} different whole numbers written as floats; say task='classes' or task='numbers'.")
-        task = "numbers"
-    if task == "numbers":
-        if not numeric:
-            raise InputError(f"y[0] is {flat[0]!r}, which is no number; take task='classes'.")
-        return np.array(flat, np.float64), ()
-    kinds = {"number" if isinstance(one, (int, float)) and not isinstance(one, bool) else type(one).__name__ for one in flat}
-    if len(kinds) > 1:
-        raise InputError(f"y mixes {' and '.join(sorted(kinds))}; give the classes as numbers or as names.")
-    names = sorted(set(flat))
-    code = {name: k for k, name in enumerate(names)}
-    return np.array([code[one] for one in flat]), tuple(map(str, names))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,7 +15,9 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy.errors import InputError, LayerError, UnsupportedError
 from askwhy.game import Progress
-from askwhy.layers import pooled, read_layers
+from askwhy.inside.rows import Pile, real_parts, stacked
+from askwhy.layers import Read as Part
+from askwhy.layers import count, loads, read_layers, read_loads
 from askwhy.models.arguments import whole_inputs
 from askwhy.models.base import Items, show_shape, to_numpy
 from askwhy.models.torch_module import TorchModel
@@ -27,6 +30,8 @@ else:
 LARGEST_INPUT = 1024  # numbers of an item's own that are probed; a picture of more is made smaller
 VOCABULARY = 2000  # word pieces whose counts stand for a text
 PIECES = ("mean", "first", "last")
+TURNS = 30  # of the power iteration
+PARTS = ("_g", "_v", "_orig", "original", "original0", "original1")  # as torch names the parts of a weight that is made in each pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ def joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def words_of(X: Any, y: Any) -> Words | None:
     """The sentences where y holds an answer for each word; None where it holds one for each item. Raises InputError."""
-    if not isinstance(y, (list, tuple)) or not len(y) or not isinstance(y[0], (list, tuple, np.ndarray)):
+    if not isinstance(y, (list, tuple)) or not len(y) or not isinstance(y[0], (list, tuple, np.ndarray)) or np.shape(y[0]) == ():
         return None
     if not isinstance(X, (list, tuple)) or len(X) != len(y):
         told = f"{len(X)} sentences" if isinstance(X, (list, tuple)) else f"a {type(X).__name__}"
@@ -94,7 +99,7 @@ def by_token(name: str, out: torch.Tensor, items: Items, own: range) -> torch.Te
     places = items.arguments.parts[0].places
     if out.ndim != 3 or out.shape[1:2] != places:
         raise LayerError(f"layer {name!r} gives {show_shape(out)} for texts of {places[0]} tokens, and so no row for each word; name another.")
-    return out.detach().clone()
+    return real_parts(out.detach()).clone()
 
 
 def of_words(out: torch.Tensor, owners: np.ndarray, pieces: str) -> np.ndarray:
@@ -115,7 +120,7 @@ class Read:
     layers: dict[str, np.ndarray]
     raw: np.ndarray | None
     types: np.ndarray | None
-    inputs: int  # that were passed through the model
+    calls: int
 
     @property
     def rows(self) -> int:
@@ -127,7 +132,7 @@ class Read:
         return {"input": self.raw, **self.layers} if self.raw is not None or self.types is not None else dict(self.layers)
 
 
-def read_words(model: TorchModel, words: Words, layer: Any, pieces: str, batch_size: Any, tick: Progress | None) -> Read:
+def read_words(model: TorchModel, words: Words, layer: Any, pieces: str, batch_size: Any, tick: Progress) -> Read:
     """Rows of words. Words that the model reads as the same pieces are of one type. Sentences of like length are read together."""
     if pieces not in PIECES:
         raise InputError(f"pieces={pieces!r}: choose {', '.join(map(repr, PIECES))}.")
@@ -136,6 +141,7 @@ def read_words(model: TorchModel, words: Words, layer: Any, pieces: str, batch_s
     order = np.argsort([len(text) for text in words.texts], kind="stable")
     kept: dict[str, dict[int, np.ndarray]] = {}
     types: dict[int, list[tuple[int, ...]]] = {}
+    calls = 0
     for part in read_layers(model, [words.texts[k] for k in order], layer, by_token, batch_size=batch_size, tick=tick):
         ids = next(iter(whole_inputs(part.items.arguments).values())).cpu().numpy()
         for row, item in enumerate(part.own):
@@ -144,29 +150,59 @@ def read_words(model: TorchModel, words: Words, layer: Any, pieces: str, batch_s
             types[k] = [tuple(ids[item][owners == j].tolist()) for j in range(len(words.words[k]))]
             for name, out in part.outs.items():
                 kept.setdefault(name, {})[k] = of_words(out[row], owners, pieces)
-    whole = {name: np.concatenate([rows[k] for k in range(len(words.texts))]) for name, rows in kept.items()}
+        calls += len(part.own) + (0 if part.own.start else part.items.calls)
+    whole = {name: stacked(name, [rows[k] for k in range(len(words.texts))]) for name, rows in kept.items()}
     numbers: dict[tuple[int, ...], int] = {}
     codes = [numbers.setdefault(one, len(numbers)) for one in chain.from_iterable(types[k] for k in range(len(words.texts)))]
-    return Read(checked(whole), None, np.array(codes), len(words.texts))
+    return Read(whole, None, np.array(codes), calls)
 
 
-def read_items(model: TorchModel, X: Any, layer: Any, pool: str, batch_size: Any, tick: Progress | None) -> Read:
-    """Rows of items: layers pooled over places, and the input itself."""
-    kept: dict[str, list[np.ndarray]] = {}
+def read_items(models: Sequence[TorchModel], X: Any, layer: Any, pool: str, batch_size: Any, ticks: Sequence[Progress]) -> list[Read]:
+    """Rows of items: of each model's layers, pooled over places, and the input itself. X is gone through once."""
+    piles = [Pile(model, pool, np.float32) for model in models]
     raw: list[Any] = []
+    feeds, n = shared(loads(X), len(models)), count(X)
+    streams = [
+        read_loads(model, feed, n, layer, pile.keep, batch_size=batch_size, tick=tick)
+        for model, feed, pile, tick in zip(models, feeds, piles, ticks, strict=True)
+    ]
+    for k, part in in_turn(streams):
+        piles[k].add(part)
+        if k == 0:
+            raw += raw_of(part.items, part.own)
+    return [Read(pile.rows(), rows_of(raw) if pile is piles[0] else None, None, pile.calls) for pile in piles]
 
-    def keep(name: str, out: torch.Tensor, items: Items, own: range) -> np.ndarray:
-        return to_numpy(pooled(model, name, out, items, own, pool)).astype(np.float32)
 
-    for part in read_layers(model, X, layer, keep, batch_size=batch_size, tick=tick):
-        raw += raw_of(part.items, part.own)
-        for name, rows in part.outs.items():
-            kept.setdefault(name, []).append(rows)
-    n = sum(map(len, next(iter(kept.values()))))
-    for name, parts in kept.items():
-        if len({part.shape[1] for part in parts}) > 1:
-            raise LayerError(f"layer {name!r} with pool={pool!r} gives rows of different lengths for these items; take pool='mean'.")
-    return Read(checked({name: np.concatenate(parts) for name, parts in kept.items()}), rows_of(raw), None, n)
+def shared(source: Iterator[Any], readers: int) -> list[Iterator[Any]]:
+    """The same pieces for several readers, each let go when all have it (itertools.tee lets dozens go together)."""
+    waiting: list[deque[Any]] = [deque() for _ in range(readers)]
+
+    def feed(own: deque[Any]) -> Iterator[Any]:
+        while True:
+            if not own:
+                try:
+                    one = next(source)
+                except StopIteration:
+                    return
+                for queue in waiting:
+                    queue.append(one)
+                del one
+            yield own.popleft()
+
+    return list(map(feed, waiting))
+
+
+def in_turn(streams: Sequence[Iterator[Part]]) -> Iterator[tuple[int, Part]]:
+    """The parts of several readings of the same items, each time of the one that is behind, so that few items are held."""
+    done = dict.fromkeys(range(len(streams)), 0)
+    while done:
+        k = min(done, key=lambda k: done[k])
+        part = next(streams[k], None)
+        if part is None:
+            del done[k]
+        else:
+            done[k] = part.which.stop
+            yield k, part
 
 
 def raw_of(items: Items, own: range) -> list[Any]:
@@ -177,7 +213,7 @@ def raw_of(items: Items, own: range) -> list[Any]:
             return []
         ids = next(iter(whole_inputs(items.arguments).values())).cpu().numpy()
         return [Counter(ids[k][list(parts[0].readings[k].places)].tolist()) for k in own]
-    batch = items.batch[own.start : own.stop].float()
+    batch = real_parts(items.batch[own.start : own.stop], 1).float()
     if batch.ndim == 4 and batch[0].numel() > LARGEST_INPUT:
         side = max(1, int((LARGEST_INPUT / batch.shape[1]) ** 0.5))
         batch = torch.nn.functional.adaptive_avg_pool2d(batch, side)
@@ -199,18 +235,11 @@ def rows_of(raw: Sequence[Any]) -> np.ndarray | None:
     return out
 
 
-def checked(layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name, rows in layers.items():
-        bad = ~np.isfinite(rows).all(1)
-        if bad.any():
-            raise LayerError(f"layer {name!r} gives NaN or infinite numbers in row {int(bad.argmax())}; name another layer, or leave the item out.")
-    return layers
-
-
 def untrained(model: TorchModel, seed: int) -> TorchModel:
     """A copy with random weights: each module's own way to begin, and where it has none, its trained weights shuffled."""
+    made = [t for part in model.net.modules() for t in vars(part).values() if isinstance(t, torch.Tensor) and not t.is_leaf]  # torch copies none
     try:
-        net = deepcopy(model.net)
+        net = deepcopy(model.net, {id(t): t.detach().clone() for t in made})
     except Exception as error:  # whatever the user's attributes raise
         raise UnsupportedError(f"the model cannot be copied ({error}), so there is no untrained one to compare with; take control=False.") from error
     state = torch.default_generator.get_state()
@@ -219,16 +248,39 @@ def untrained(model: TorchModel, seed: int) -> TorchModel:
         with torch.no_grad():
             for module in net.cpu().modules():
                 begin(module)
+            for module in net.modules():
+                settle(module)
     finally:
         torch.default_generator.set_state(state)
     return replace(model, net=net.to(model.like.device), memory={})
 
 
 def begin(module: torch.nn.Module) -> None:
+    """What its own way leaves as it was is shuffled; parts that a weight is made of (weight_norm, prune, ...) are drawn with the same mean and spread."""
+    before = {name: weight.clone() for name, weight in module._parameters.items() if weight is not None}
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
-        reset()
-        return
-    for weight in module._parameters.values():
-        if weight is not None:
-            weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view_as(weight))
+        with suppress(TypeError):  # it wants to be told something
+            reset()
+    for name, weight in module._parameters.items():
+        if weight is not None and torch.equal(weight, before[name]):
+            if name.endswith(PARTS):  # zeros, shuffled, could make a row that has no length to be divided by
+                weight.copy_(weight.mean() + weight.std(correction=0) * torch.randn_like(weight))
+            else:
+                weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view_as(weight))
+
+
+def settle(module: torch.nn.Module) -> None:
+    """A spectral norm keeps the vectors that it was measured with, which have to turn to the new weights."""
+    from torch.nn.utils.spectral_norm import SpectralNorm
+
+    hooks: list[Any] = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+    for hook in hooks:
+        for _ in range(TURNS):
+            hook.compute_weight(module, do_power_iteration=True)
+    made: Any = getattr(module, "parametrizations", {})
+    for name, steps in made.items():
+        steps.train()
+        for _ in range(TURNS):
+            getattr(module, name)
+        steps.eval()

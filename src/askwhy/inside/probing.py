@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,10 @@ def fold_of(y: np.ndarray, groups: np.ndarray, folds: int, seed: Any) -> np.ndar
 
 
 def inner_parts(rows: Rows, seed: Any) -> np.ndarray:
-    """Training rows in HELD parts, to choose the regularization with; where there are too few groups, rows of one group are parted."""
+    """Training rows in HELD parts, of few rows in as many as there are, to choose the regularization with.
+
+    Where there are too few groups, rows of one group are parted.
+    """
     few = len(np.unique(rows.groups)) < HELD
     return fold_of(rows.y, np.arange(len(rows.y)) if few else rows.groups, HELD, seed)
 
@@ -84,10 +88,9 @@ def balanced_accuracy(y: np.ndarray, out: np.ndarray) -> float:
     return float((right[total > 0] / total[total > 0]).mean())
 
 
-def r2(y: np.ndarray, out: np.ndarray) -> float:
-    """1 - squared error / that of the mean."""
-    rest = ((y - y.mean()) ** 2).sum()
-    return float(1 - ((y - out) ** 2).sum() / rest) if rest > 0 else float("nan")
+def r2(y: np.ndarray, out: np.ndarray, variance: float) -> float:
+    """1 - mean squared error / the variance of all answers, which is one for all folds: the answers of a fold may all be equal."""
+    return float(1 - ((y - out) ** 2).mean() / variance)
 
 
 def likelihood(y: np.ndarray, out: np.ndarray) -> float:
@@ -95,7 +98,12 @@ def likelihood(y: np.ndarray, out: np.ndarray) -> float:
     return float(np.log2(np.maximum(out[np.arange(len(y)), y], 1e-12)).mean())
 
 
-MEASURES: dict[str, Measure] = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "r2": r2}
+MEASURES: dict[str, Callable[..., float]] = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "r2": r2}
+
+
+def measure_of(score: str, y: np.ndarray) -> Measure:
+    """y [n]: all answers."""
+    return partial(r2, variance=float(y.var())) if score == "r2" else MEASURES[score]
 
 
 def chance_of(y: np.ndarray, classes: int, score: str) -> float:
@@ -118,7 +126,7 @@ def linear(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> 
     Of few rows, whose scores move by chance, each is kept aside once, and all strengths are tried.
     """
     part, fit, few = inner_parts(rows, seed), logistic if rows.classes else ridge, len(rows.y) < FEW
-    turns = range(HELD if few else 1)
+    turns = range(min(HELD, len(rows.y)) if few else 1)
     last: list[Fitted | None] = [None for _ in turns]
     best, chosen, start = (-np.inf, -np.inf), STRENGTHS[0], None
     for C in STRENGTHS:
@@ -249,23 +257,23 @@ def scaled(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [((part - mean) / spread).astype(np.float32) for part in (train, *others)]
 
 
-def one_fold(rows: Rows, test: np.ndarray, probe: str, score: str, seed: int, hidden: tuple[int, ...]) -> tuple[float, bool]:
+def one_fold(rows: Rows, test: np.ndarray, probe: str, measure: Measure, seed: int, hidden: tuple[int, ...]) -> tuple[float, bool]:
     """The score on the rows `test` of a probe fitted to the others, and whether its optimizer came to its end."""
     own, rest = rows.at(~test), rows.at(test)
     X, unseen = scaled(own.X, rest.X)
-    fitted = PROBES[probe](Rows(X, own.y, own.classes, own.groups), MEASURES[score], seed, hidden)
-    return MEASURES[score](rest.y, fitted.predict(unseen)), fitted.settled
+    fitted = PROBES[probe](Rows(X, own.y, own.classes, own.groups), measure, seed, hidden)
+    return measure(rest.y, fitted.predict(unseen)), fitted.settled
 
 
-def lookup(types: np.ndarray, y: np.ndarray, classes: int, test: np.ndarray, score: str) -> float:
+def lookup(types: np.ndarray, y: np.ndarray, classes: int, test: np.ndarray, measure: Measure) -> float:
     """The score of the answer that a type has most often in training; for a type that was not seen, the most common of all."""
     if not classes:
         sums, times = (np.bincount(types[~test], weights, minlength=types.max() + 1) for weights in (y[~test], None))
-        return r2(y[test], np.where(times > 0, sums / np.maximum(times, 1), y[~test].mean())[types[test]])
+        return measure(y[test], np.where(times > 0, sums / np.maximum(times, 1), y[~test].mean())[types[test]])
     counts = np.zeros((types.max() + 1, classes))
     np.add.at(counts, (types[~test], y[~test]), 1)
     counts[counts.sum(1) == 0] = np.bincount(y[~test], minlength=classes)
-    return MEASURES[score](y[test], counts[types[test]])
+    return measure(y[test], counts[types[test]])
 
 
 def type_labels(types: np.ndarray, y: np.ndarray, seed: Any) -> np.ndarray:

@@ -13,11 +13,11 @@ import numpy as np
 from askwhy.answer import versions
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, counted, progress_of
+from askwhy.inside.asked import listed, truth_of, whole
 from askwhy.inside.placing import METHODS, WIDE, View, gathered, load_umap, viewed
 from askwhy.inside.rows import read_rows
 from askwhy.kept import Kept
 from askwhy.layers import count, torch_model
-from askwhy.models.base import is_missing, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,7 +179,8 @@ def projection(
     Raises InputError, LayerError, MissingPackageError. Example: `askwhy.projection(net, X, labels=y).plot()`.
     """
     began = time.perf_counter()
-    check(method, dims, perplexity, seed)
+    check(method, dims, perplexity)
+    seed = whole("seed", seed)
     wrapped, n = torch_model(model), count(X)
     if n is not None:
         settled(n, method, neighbours, perplexity)  # before any work
@@ -206,7 +207,7 @@ def projection(
 # ---- what is asked --------------------------------------------------------------------------------------------------
 
 
-def check(method: Any, dims: Any, perplexity: Any, seed: Any) -> None:
+def check(method: Any, dims: Any, perplexity: Any) -> None:
     if method not in METHODS:
         raise InputError(f"method={method!r}: choose {', '.join(map(repr, METHODS))}.")
     if method == "umap":
@@ -215,8 +216,6 @@ def check(method: Any, dims: Any, perplexity: Any, seed: Any) -> None:
         raise InputError(f"perplexity= means nothing for method={method!r}; leave it out.")
     if isinstance(dims, bool) or dims not in (2, 3):
         raise InputError(f"dims={dims!r}: give 2, or 3 for a picture of your own.")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed={seed!r}: give a whole number from 0 on.")
 
 
 def settled(n: int, method: str, neighbours: Any, perplexity: Any) -> tuple[int, float | None]:
@@ -225,35 +224,25 @@ def settled(n: int, method: str, neighbours: Any, perplexity: Any) -> tuple[int,
         raise InputError(f"X holds {n} item{'s' * (n != 1)}; a picture of who is near whom needs 3 or more, and says something from dozens on.")
     k = min(10, (n - 1) // 2) if neighbours is None else neighbours
     least = 2 if method == "umap" and neighbours is not None else 1
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not least <= k < n / 2:
-        raise InputError(f"neighbours={neighbours!r}: give a whole number from {least} on, less than half of the {n} items.")
+    k = whole("neighbours", k, least, (n - 1) // 2, f", less than half of the {n} items")
     if method != "tsne":
-        return int(k), None
+        return k, None
     wide = min(30.0, (n - 1) / 3) if perplexity is None else perplexity
     if isinstance(wide, bool) or not isinstance(wide, (int, float, np.number)) or not 0 < wide < n:
         raise InputError(
             f"perplexity={perplexity!r}: t-SNE needs more than 0 and less than the {n} items, usually 5 to 50; leave it out, or give more items."
         )
-    return int(k), float(wide)
+    return k, float(wide)
 
 
 def read_labels(labels: Any, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """float64 numbers, or int64 codes with the names of the classes. Raises InputError."""
     if labels is None:
         return None, ()
-    found = to_numpy(labels) if hasattr(labels, "detach") else np.asarray(labels)
-    if found.shape != (n,):
-        raise InputError(f"labels= has the shape {list(found.shape)}, and there are {n} items; give one label for each.")
-    missing = [k for k, one in enumerate(found.tolist()) if is_missing(one) or (isinstance(one, float) and not np.isfinite(one))]
-    if missing:
-        raise InputError(f"labels[{missing[0]}] is {found[missing[0]]}; leave such items out, or give them a name.")
-    if found.dtype.kind == "f":
-        if np.ptp(found) == 0:
-            raise InputError(f"every label is {found[0]}; there is nothing to tell apart, leave labels out.")
-        return found.astype(np.float64), ()
-    values, codes = np.unique(found.astype(str) if found.dtype.kind == "O" else found, return_inverse=True)
-    if not 1 < len(values) < n:
-        raise InputError(
-            f"the labels have {len(values)} different values for {n} items; give 2 classes or more that items share, or floats for numbers."
-        )
-    return codes.astype(np.int64), tuple(map(str, values.tolist()))
+    flat = listed(labels, "labels")
+    if len(flat) != n:
+        raise InputError(f"labels= holds {len(flat)} answers for {n} items; give one for each.")
+    found, classes = truth_of(flat, "numbers" if any(isinstance(one, float) for one in flat) else "classes", "labels")
+    if len(classes) == n:
+        raise InputError(f"labels= has {n} different values for {n} items; give classes that items share, or floats for numbers.")
+    return found, classes

@@ -13,12 +13,12 @@ from askwhy.answer import versions
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alignment import Measure, compared, measures, products, rbf
+from askwhy.inside.asked import whole
+from askwhy.inside.rows import pooled_rows, stacked
 from askwhy.inside.stored import check_room, free_memory
 from askwhy.kept import Kept
 from askwhy.layers import count, loads, read_loads, torch_model
-from askwhy.models.base import to_numpy
 from askwhy.models.torch_module import TorchModel
-from askwhy.places import pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,10 @@ class Similarity(Kept):
             )
         dead = [name or "output" for name, side in self.sides() if np.isnan(side).all()]
         if dead:
-            said.append(f"no value, since they give the same for every item: {', '.join(dict.fromkeys(dead))}")
+            apart = ", or have all items equally far apart, but for single ones" if self.params.get("debiased") else ""
+            said.append(f"no value, since they give the same for every item{apart}: {', '.join(dict.fromkeys(dead))}")
+        if self.std_error is not None and (np.isnan(self.std_error) & ~np.isnan(self.values)).any():
+            said.append("no standard error where a value hangs on a single item")
         return said
 
     def sides(self) -> list[tuple[str, np.ndarray]]:
@@ -125,7 +128,7 @@ def similarity(
     Example: `askwhy.similarity(net, other, photos).plot()`.
     """
     began = time.perf_counter()
-    told = options(measure, kernel, debiased, neighbours)
+    told, seed = options(measure, kernel, debiased, neighbours), whole("seed", seed)
     how = measures(told.get("debiased", True), told.get("neighbours", 10))[measure]
     pieces = list(loads(X))  # held, since a loader that shuffles, or augments, would give others the next time
     items = sum(count(one) or 0 for one in pieces)
@@ -164,9 +167,7 @@ def check(items: int, told: Mapping[str, Any]) -> None:
     """Raises InputError."""
     if items < LEAST:
         raise InputError(f"X holds {items} items; a similarity needs {LEAST} or more, better some hundred.")
-    k = told.get("neighbours", 1)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < items - 1:
-        raise InputError(f"neighbours={k!r}: give a whole number from 1 to {items - 2}, for {items} items.")
+    whole("neighbours", told.get("neighbours", 1), 1, items - 2, f", for {items} items")
 
 
 # ---- reading, some layers at a time ---------------------------------------------------------------------------------
@@ -200,11 +201,12 @@ def read_all(
             for name, one in read.outs.items():
                 rows[name].append(one)
         for name in group:
-            side.found[name] = matrix_of(np.concatenate(rows.pop(name)), name, how, curved)
+            found = products(stacked(name, rows.pop(name)))
+            side.found[name] = None if found is None else how.prepare(rbf(found) if curved else found)
 
 
 def keeper(model: TorchModel, pool: str) -> Any:
-    return lambda name, out, items, own: to_numpy(pooled(model, name, out, items, own, pool))
+    return lambda name, out, items, own: pooled_rows(model, name, out, items, own, pool)
 
 
 def widths_of(side: Read, pieces: list[Any], pool: str) -> dict[str, int]:
@@ -227,12 +229,3 @@ def groups(sizes: Mapping[str, int], items: int) -> list[list[str]]:
         found[-1].append(name)
         held += size
     return found
-
-
-def matrix_of(rows: np.ndarray, name: str, how: Measure, curved: bool) -> np.ndarray | None:
-    """What the measure makes of a layer; None where it gives the same for every item. Raises InputError."""
-    bad = ~np.isfinite(rows).all(1)
-    if bad.any():
-        raise InputError(f"layer {name!r} gives NaN or infinite numbers for item {int(bad.argmax())}; leave the layer or the item out.")
-    found = products(rows)
-    return None if found is None else how.prepare(rbf(found) if curved else found)

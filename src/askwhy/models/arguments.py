@@ -12,8 +12,10 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.errors import InputError
-from askwhy.models.base import contents, show_shape
+from askwhy.models.base import contents, said_clearly, show_shape
 from askwhy.models.lookup import Lookup, is_whole, replaced
+from askwhy.models.outputs import parts_of
+from askwhy.models.state import random_state, set_random_state
 from askwhy.reading import Reading
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ else:
     torch = lazy("torch", "torch")
 
 FIXED = ("mask", "token_type_ids", "position_ids", "segment_ids", "labels")  # ends of names of what says how to read another input
+
+
+class PaddedLeft(dict[str, Any]):
+    """Inputs by name that a tokenizer has filled up on the left, where a token no longer stands at the place that it has alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +134,8 @@ def read_arguments(net: torch.nn.Module, x: Any, place: Callable[[torch.Tensor],
     if not counts or len(set(counts.values())) > 1 or 0 in counts.values():
         shapes = ", ".join(f"{name} {show_shape(v)}" for name, v in values.items() if isinstance(v, torch.Tensor)) or contents(x)
         raise InputError(f"x holds {shapes}; the first axis of every input counts the items, and has to be the same.")
-    return Arguments(values, names, kind)
+    found = Arguments(values, names, kind)
+    return placed_alike(net, found) if isinstance(x, PaddedLeft) else found
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
@@ -156,6 +163,55 @@ def accepted(net: torch.nn.Module, x: Any, kind: type) -> tuple[str, ...] | None
     if len(named) == 1:
         return None
     raise InputError(f"x is a tuple of {len(x)} inputs, and the model's forward takes {len(named)} ({', '.join(named)}); a list is a batch of items.")
+
+
+# ---- texts that are filled up on the left ---------------------------------------------------------------------------
+
+
+def placed_alike(net: torch.nn.Module, given: Arguments) -> Arguments:
+    """The same for a model that counts places from the first token, with position_ids for one that is to be told; seen on the shortest text.
+
+    Raises InputError where the text does not get what it gets alone.
+    """
+    if any(module.training for module in net.modules()):
+        return given  # it is refused for that
+    mask = given.values.get("attention_mask")
+    ways = [given]
+    if mask is not None and given.names is not None and "position_ids" in inspect.signature(net.forward).parameters:
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        ways.append(replace(given, values={**given.values, "position_ids": places}, names=(*given.names, "position_ids")))
+    gaps = [] if mask is None else [gap(net, way.rows([int(mask.sum(1).argmin())])) for way in ways]
+    best = min(range(len(gaps)), key=gaps.__getitem__, default=0)
+    if not gaps or not gaps[best] <= 1:
+        raise InputError(
+            "the texts have different lengths and are filled up on the left, where this model answers otherwise than for a text alone; "
+            "ask about one text at a time, or set tokenizer.padding_side = 'right' if the model can read that."
+        )
+    return ways[best]
+
+
+def gap(net: torch.nn.Module, padded: Arguments) -> float:
+    """How far a model's outputs for one text are from those without its padding: largest difference / largest number / what rounding explains."""
+    length = int(padded.values["attention_mask"].sum())
+    alone = replace(padded, values={name: v[:, -length:] if is_rows(v) else v for name, v in padded.rows([0]).values.items()})
+    like = padded.values["attention_mask"]
+    state = random_state(like)
+    try:
+        with torch.no_grad(), said_clearly(padded.described()):
+            outs, own = (tensors_of(one.passed(net, one.values)) for one in (padded, alone))
+    finally:
+        set_random_state(like, state)
+    pairs = [(a[:, -length:] if a.ndim > 1 and a.shape[1] != b.shape[1] else a, b) for a, b in zip(outs, own, strict=False)]
+    found = [
+        float((a - b).abs().max() / b.abs().max() / max(1e-4, 16 * torch.finfo(b.dtype).eps)) for a, b in pairs if a.shape == b.shape and b.any()
+    ]
+    return max(found, default=float("inf"))
+
+
+def tensors_of(out: Any) -> list[torch.Tensor]:
+    """The numbers that a model returned."""
+    parts = [out] if isinstance(out, torch.Tensor) else list(parts_of(out).values())
+    return [part for part in parts if isinstance(part, torch.Tensor) and part.is_floating_point()]
 
 
 def whole_inputs(arguments: Arguments) -> dict[str, torch.Tensor]:

@@ -163,10 +163,20 @@ def said_clearly(shape: str) -> Iterator[None]:
         yield
     except AskwhyError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:  # whatever the user's own code raises
+        usual = isinstance(error, (RuntimeError, ValueError, TypeError, IndexError))
+        if is_out_of_memory(error) or (not usual and is_own_fault(error)):
             raise
-        raise ModelError(f"the model failed on an input of shape {shape}: {first_line(error)}") from error
+        kind = "" if usual or not str(error) else f"{type(error).__name__}: "  # a KeyError says the key and nothing else
+        raise ModelError(f"the model failed on an input of shape {shape}: {kind}{first_line(error)}") from error
+
+
+def is_own_fault(error: Exception) -> bool:
+    """Whether the code that raised it is askwhy's, which may run inside the model."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__", "")).startswith("askwhy.")
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.errors import InputError
+from askwhy.models.arguments import PaddedLeft
 from askwhy.reading import Reading
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -55,26 +56,55 @@ def by_transformers(tokenizer: Any, texts: list[Text]) -> Encoded:
         raise InputError(f"the tokenizer cannot put these {len(texts)} texts together ({error}); ask about one text at a time.") from error
     check_lengths(made["attention_mask"], getattr(tokenizer, "model_max_length", None))
     readings = tuple(reading(tokenizer, made, k, text, fast) for k, text in enumerate(texts))
-    taken = {name: np.asarray(made[name]) for name in INPUTS if name in made and name in tokenizer.model_input_names}
-    return Encoded(taken, readings, {kind: one for kind in ("pad", "mask") if (one := getattr(tokenizer, f"{kind}_token_id", None)) is not None})
+    return Encoded(
+        taken(tokenizer, made), readings, {kind: one for kind in ("pad", "mask") if (one := getattr(tokenizer, f"{kind}_token_id", None)) is not None}
+    )
+
+
+def taken(tokenizer: Any, made: Any) -> dict[str, np.ndarray]:
+    """What the model takes of what a tokenizer made."""
+    found = {name: np.asarray(made[name]) for name in INPUTS if name in made and name in tokenizer.model_input_names}
+    return PaddedLeft(found) if not np.asarray(made["attention_mask"])[:, 0].all() else found
 
 
 def in_groups(texts: Sequence[str], tokenizer: Any, run: Callable[[Any], Any]) -> Any:
     """The scores [m, k] of texts in which words may be missing, by run(inputs)."""
-    import torch
-
     if hasattr(tokenizer, "convert_ids_to_tokens"):
         made = tokenizer(list(texts), padding=len(texts) > 1)
         check_lengths(made["attention_mask"], getattr(tokenizer, "model_max_length", None))
-        return run({name: np.asarray(made[name]) for name in INPUTS if name in made and name in tokenizer.model_input_names})
-    rows = [ids_of(tokenizer, text)[0] for text in texts]
-    found: dict[int, Any] = {}
-    for length in {len(row) for row in rows}:  # a function does not fill up
-        which = [k for k, row in enumerate(rows) if len(row) == length]
-        if not length:
-            raise InputError(f"tokenizer= makes no token of {texts[which[0]]!r}; give baseline= a word that stands for the absent ones.")
-        found.update(zip(which, run(np.stack([rows[k] for k in which]).astype(np.int64)), strict=True))
-    return torch.stack([found[k] for k in range(len(rows))])
+        given = taken(tokenizer, made)
+        if not isinstance(given, PaddedLeft):
+            return run(given)
+        lengths = [sum(mask) for mask in made["attention_mask"]]
+        return of_each_length(lengths, lambda which, length: run({name: one[which, -length:] for name, one in given.items()}))
+    rows = [ids_of(tokenizer, text)[0] for text in texts]  # a function does not fill up
+    if not all(map(len, rows)):
+        empty = next(text for text, row in zip(texts, rows, strict=True) if not len(row))
+        raise InputError(f"tokenizer= makes no token of {empty!r}; give baseline= a word that stands for the absent ones.")
+    return of_each_length([len(row) for row in rows], lambda which, length: run(np.stack([rows[k] for k in which]).astype(np.int64)))
+
+
+def of_each_length(lengths: Sequence[int], run: Callable[[list[int], int], Any]) -> Any:
+    """The scores of texts, those of one length together, by run(which, length)."""
+    import torch
+
+    found: dict[int, torch.Tensor] = {}
+    for length in sorted(set(lengths)):
+        which = [k for k, one in enumerate(lengths) if one == length]
+        scores = run(which, length)
+        if not isinstance(scores, torch.Tensor):
+            raise InputError(
+                "texts of several lengths are asked about one length after the other, so the model has to give one tensor; wrap(net, output=...) chooses it."
+            )
+        found.update(zip(which, scores, strict=True))
+    rows = [found[k] for k in range(len(lengths))]
+    longest = max((len(row) for row in rows if row.ndim), default=0)  # scores for each token end together, as the texts do
+    return torch.stack(
+        [
+            row if not row.ndim or len(row) == longest else torch.cat([row.new_full((longest - len(row), *row.shape[1:]), torch.nan), row])
+            for row in rows
+        ]
+    )
 
 
 def ids_of(tokenizer: Any, text: Any) -> tuple[np.ndarray, Any]:

@@ -39,7 +39,7 @@ class Climb:
     start: torch.Tensor  # the leaf before the first step
     trace: list[np.ndarray] = field(default_factory=list)  # [n] a step: the aim as it was seen, moved and noisy
     flat: list[int] = field(default_factory=list)  # pictures that had no gradient at the start
-    unit: Any = None  # [n]: what a penalty of 1 counts
+    unit: Any = None  # [n]: what a penalty of 1 counts; unknown before the first step where penalties are balanced
     pace: Any = None  # [n, 1, ...]: the gradient at the start, which moves by the rate in the mean
     engine: str = "forward"
     stopped: bool = False
@@ -63,9 +63,11 @@ class Search:
     plain: bool = False  # whether steps are as long as the gradient, and not made even by Adam
     balance: bool = False  # whether penalties count in units of the score's slope
     within: tuple[Within, ...] = ()  # the regularizer's penalties on what layers give
+    alone: bool = True  # whether these are all that are sought
 
     def part(self, rows: slice) -> Search:
-        return replace(self, aims=self.aims[rows], seeds=self.seeds[rows], groups=self.groups[rows])
+        cut = replace(self, aims=self.aims[rows], seeds=self.seeds[rows], groups=self.groups[rows])
+        return replace(cut, alone=self.alone and len(cut.aims) == len(self.aims))
 
     def climb(self, steps: int, rate: float, tick: Progress | None) -> Climb:
         """Up, by Adam or as the gradient says. A callback that answers False, or an interrupt, ends it early with what there is."""
@@ -80,9 +82,9 @@ class Search:
             try:
                 for step in range(steps):
                     p = self.made.parameters.picture(leaf)
-                    gains, slope = self.slope(p, run, chance, climb)
+                    gains, apart, slope = self.slope(p, run, chance, climb)
                     penalty, back = self.penalty(p)
-                    value = gains - climb.unit * penalty
+                    value = gains - climb.unit * (penalty + apart)
                     (leaf.grad,) = torch.autograd.grad(p, [leaf], -slope + climb.unit[:, None, None, None] * back)
                     value = self.with_prior(leaf, value)
                     self.check(gains, leaf.grad, climb)
@@ -114,16 +116,18 @@ class Search:
         comparable = not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
         return value >= top if comparable and top is not None else torch.ones_like(value, dtype=torch.bool)
 
-    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, torch.Tensor]:
-        """The aims [n] and their slope at the pictures; also the unit in which penalties count, which follows the slope."""
+    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """The aims [n], the penalties within [n], and the slope of both at the pictures; the unit of penalties follows the aims' slope."""
         gains, apart = run(self.made.inputs(self.moved(p, chance)))
-        (slope,) = torch.autograd.grad((gains - apart).sum(), [p], retain_graph=True, allow_unused=True)
-        size = torch.zeros_like(gains) if slope is None else slope.abs().flatten(1).sum(1)
-        if climb.unit is None:
-            climb.unit = size if self.balance else torch.ones_like(size)
-        elif self.balance:
-            climb.unit = torch.lerp(size, climb.unit, SMOOTH)
-        return gains.detach(), slope
+        slope = slope_of(gains if self.balance else gains - apart, p)
+        if self.balance:
+            size = slope.abs().flatten(1).sum(1)
+            climb.unit = size if climb.unit is None else torch.lerp(size, climb.unit, SMOOTH)
+        else:
+            climb.unit = p.new_ones(len(p))
+        if not self.within:
+            return gains.detach(), 0.0, slope
+        return gains.detach(), apart.detach(), slope - slope_of(climb.unit * apart, p) if self.balance else slope
 
     def penalty(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The sum of the penalties [n], and its slope at the pictures."""
@@ -152,7 +156,7 @@ class Search:
             p = torch.nn.functional.grid_sample(p, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         for part in self.regularizer.parts:
             if part.noise is not None:
-                p = p + torch.stack([part.noise(one) * torch.randn(p.shape[1:], generator=one) for one in chance]).to(p)
+                p = p + torch.stack([part.noise(one) * torch.randn(p.shape[1:], generator=one, dtype=torch.float32) for one in chance]).to(p)
         return p
 
     def clean(self, leaf: torch.Tensor, step: int) -> None:
@@ -175,22 +179,16 @@ class Search:
         return [torch.Generator().manual_seed(2**32 + seed) for seed in self.seeds]
 
     def awake(self, leaf: torch.Tensor, run: Any) -> tuple[torch.Tensor, list[int]]:
-        """Where a neuron is off at the start, begin with other and louder noise; the pictures that stay without a gradient. Raises ModelError."""
+        """Where a neuron is off at the start, begin with other and louder noise; the pictures that stay without a gradient."""
         for attempt, loud in enumerate((*LOUDER, 0.0)):
             p = self.made.parameters.picture(leaf).detach().requires_grad_()
             gains, _ = run(self.made.inputs(self.moved(p, self.chances())))
-            (slope,) = torch.autograd.grad(gains.sum(), [p], allow_unused=True) if gains.requires_grad else (None,)
-            flat = list(range(len(leaf))) if slope is None else torch.nonzero(slope.flatten(1).abs().amax(1) == 0).flatten().tolist()
-            if not flat or slope is None or not loud:
+            flat = torch.nonzero(slope_of(gains, p).flatten(1).abs().amax(1) == 0).flatten().tolist()
+            if not flat or not gains.requires_grad or not loud:
                 break
             leaf[flat] = self.made.parameters.start([self.seeds[k] + 1000 * (attempt + 1) for k in flat], loud)
-        if slope is None:
-            raise ModelError("the target has no gradient with respect to the picture: the model or target= detaches it, or does not depend on it.")
-        if len(flat) == len(leaf):
-            raise ModelError(
-                "the gradient is zero wherever the search begins, so that no direction leads up: the neuron is off there, or a probability is "
-                "at its end; choose the layer before the rectifier, or wrap the model without output='probabilities'."
-            )
+        if self.alone:
+            check_awake(len(flat), len(leaf))
         return leaf, flat
 
     # ---- one pass ---------------------------------------------------------------------------------------------------
@@ -208,8 +206,8 @@ class Search:
         """Inputs on which a twin is to be proved: the start, and noisier ones, since in a grey picture rounding flips rectifiers."""
         parameters = self.made.parameters
         p = parameters.picture(parameters.start([self.seeds[0] + k for k in range(6)])).detach()
-        noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(self.seeds[0])).to(p)
-        spread = torch.linspace(0, 0.3, len(p)).to(p)[:, None, None, None]
+        noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(self.seeds[0]), dtype=torch.float32).to(p)
+        spread = torch.linspace(0, 0.3, len(p), dtype=torch.float32).to(p)[:, None, None, None]
         return self.made.inputs(p + spread * noise).detach()  # type: ignore[no-any-return]
 
     def forward(self, x: torch.Tensor) -> tuple[Any, Any]:
@@ -222,6 +220,22 @@ class Search:
         return gains, sum(one.penalty(seen, self.groups) for one in self.within)
 
 
+def slope_of(score: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """The gradient of a sum of scores at the pictures; 0 where they do not depend on them."""
+    found = torch.autograd.grad(score.sum(), [p], retain_graph=True, allow_unused=True)[0] if score.requires_grad else None
+    return torch.zeros_like(p) if found is None else found
+
+
+def check_awake(flat: int, sought: int) -> None:
+    """Raises ModelError where none of what is sought has a gradient."""
+    if flat == sought:
+        raise ModelError(
+            "no gradient with respect to the picture: it is zero wherever the search begins, so that no direction leads up. The neuron is off there, "
+            "a probability is at its end, or the model or target= detaches it; choose the layer before the rectifier, or wrap the model without "
+            "output='probabilities'."
+        )
+
+
 def mean_size(gradient: torch.Tensor) -> torch.Tensor:
     """[n, 1, ...]: the mean magnitude of each picture's gradient; 1 where it is zero."""
     size = gradient.flatten(1).abs().mean(1)
@@ -230,7 +244,7 @@ def mean_size(gradient: torch.Tensor) -> torch.Tensor:
 
 def composed(motions: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
     """[2, 3] of one motion after the other, from pixels to units of half a side."""
-    whole = reduce(torch.matmul, motions)
+    whole = reduce(torch.matmul, [motion.float() for motion in motions])
     sides = whole.new_tensor([width / 2, height / 2, 1])
     return (whole * sides / sides[:, None])[:2]
 

@@ -32,7 +32,9 @@ def pictures(portrait: Any, ax: Axes | None, columns: int | None) -> Axes:
 
 def nearest(portrait: Any, ax: Axes | None, columns: int | None) -> Axes:
     if portrait.nearest_pictures is None:
-        raise InputError("the nearest real images are not known; ask activation_maximization(..., images=[...]) with images of one size.")
+        raise InputError(
+            "the nearest real images are not known; ask activation_maximization(..., images=[...]) with a list or an array of images of one size."
+        )
     found: list[np.ndarray | None] = []
     names: list[str] = []
     for k in range(len(portrait)):
@@ -47,10 +49,11 @@ def nearest(portrait: Any, ax: Axes | None, columns: int | None) -> Axes:
 def trace(portrait: Any, ax: Axes | None, columns: int | None) -> Axes:
     ax = ax or new_axes(6.0, 4.0)
     for k in range(len(portrait)):
-        ax.plot(
-            np.arange(len(portrait.trace)), portrait.trace[:, k], color=INKS[k % len(INKS)], linewidth=1, label=portrait.target[k] if k < 6 else None
-        )
-    ax.legend(fontsize=8, frameon=False, prop={"family": show.pictures.fonts(), "size": 8})
+        ax.plot(np.arange(len(portrait.trace)), portrait.trace[:, k], color=INKS[k % len(INKS)], linewidth=1, label=str(k) if k < len(INKS) else None)
+    legend = ax.legend(frameon=False, prop={"family": show.pictures.fonts(), "size": 8})
+    for text, name in zip(legend.get_texts(), portrait.target, strict=False):  # not as labels, of which "_x" are left out and "$x$" are formulas
+        text.set_text(name)
+        text.set_parse_math(False)
     return finished(ax, f"activation maximization: {portrait.method}", "step", "score of the moved picture")
 
 

@@ -80,9 +80,10 @@ class Filters(Kept):
     @property
     def cut(self) -> np.ndarray:
         """bool [k, top]: whether the border of the picture cuts a field off, so that its patch is smaller than the field."""
-        if self.field_size is None or self.params["field"] == "effective":
+        if self.field_size is None or self.picture is None or self.params["field"] == "effective":
             return np.zeros(self.values.shape, bool)
-        return (self.boxes[..., 2] - self.boxes[..., 0] < self.field_size[0]) | (self.boxes[..., 3] - self.boxes[..., 1] < self.field_size[1])
+        low, high = self.boxes[..., :2], self.boxes[..., 2:]
+        return (((low == 0) | (high == self.picture)) & (high - low < self.field_size)).any(-1)  # type: ignore[no-any-return]
 
     def summary(self) -> str:
         """A few lines: what was seen, each channel's top beside what is usual, what the patches are, the cost."""
@@ -133,12 +134,11 @@ class Filters(Kept):
 
     def whole(self, patch: np.ndarray, box: np.ndarray, cut: bool) -> np.ndarray:
         """A patch with nothing where the field lies outside of the picture, so that all are of one scale."""
-        if not cut or self.field_size is None:
+        if not cut or self.field_size is None or self.picture is None:
             return patch
         clear = np.dstack([patch, np.full(patch.shape[:2], 255, np.uint8)])
-        lacks = [
-            (size - side, 0) if low == 0 else (0, size - side) for size, side, low in zip(self.field_size, patch.shape[:2], box[:2], strict=True)
-        ]
+        lack = np.array(self.field_size) - patch.shape[:2]
+        lacks = np.stack([lack * (box[:2] == 0), lack * (box[2:] == self.picture)], 1)
         outside = np.pad(np.zeros(patch.shape[:2], bool), lacks, constant_values=True)
         shown = np.pad(clear, (*lacks, (0, 0)))
         shown[outside] = OUTSIDE
@@ -181,7 +181,7 @@ def filters(
     found: Found = seen_fields(best, field, batch_size)
     return Filters(
         name, tuple(best.channels), best.values, best.items, best.places(), **vars(found), scores=best.scores(), active=best.active / best.seen,
-        dead=best.dead(), width=best.width, grid=best.grid, params={"by": by, "top": top, "field": field}, seconds=time.perf_counter() - began,
+        dead=best.dead(), width=best.width, grid=best.grid, params={"by": by, "top": int(top), "field": field}, seconds=time.perf_counter() - began,
         versions=versions(),
     )  # fmt: skip
 

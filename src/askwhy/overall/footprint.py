@@ -14,6 +14,7 @@ import numpy as np
 Spoil = Callable[[np.ndarray], np.ndarray]  # masks of pixels [k, h, w] -> the places that they reach [k, *grid]
 Spans = np.ndarray  # [places, 2]: first pixel, and the one after the last
 AT_ONCE = 64  # masks in one question
+BESIDE = (0, 0.1, 0.35, 0.6, 0.75)  # how far along the other diagonal, and no two of them as far from its ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +123,14 @@ def bisected(asked: Asked, space: np.ndarray, wanted: np.ndarray, low: np.ndarra
 
 
 def tests(rows: Spans, columns: Spans, space: tuple[int, int]) -> np.ndarray:
-    """Masks [k, h, w] that no other boxes along the diagonal of the grid would answer in the same way.
+    """Masks [k, h, w] that no other boxes along the diagonal of the grid, or at some places beside it, would answer in the same way.
 
     Everything but a box: its place stays clean, so that it sees no more. One corner of a box, then the other: its place is
     reached, so that it sees no less. Boxes that share neither rows nor columns are tested together.
     """
     groups: list[np.ndarray] = []  # of windows, and their first and last corners
     taken: list[np.ndarray] = []
-    longest = max(len(rows), len(columns))
-    pairs = {(*rows[min(k, len(rows) - 1)].tolist(), *columns[min(k, len(columns) - 1)].tolist()) for k in range(longest)}
+    pairs = {(*rows[i].tolist(), *columns[j].tolist()) for i, j in places_of(len(rows), len(columns))}
     for top, bottom, left, right in sorted(pairs):
         free = (k for k, used in enumerate(taken) if not used[0, top:bottom].any() and not used[1, left:right].any())
         k = next(free, len(groups))
@@ -142,6 +142,13 @@ def tests(rows: Spans, columns: Spans, space: tuple[int, int]) -> np.ndarray:
         groups[k][1, top, left] = groups[k][2, bottom - 1, right - 1] = True
     masks = np.stack(groups, 1)
     return np.unique(np.concatenate([~masks[0], masks[1], masks[2]]), axis=0)
+
+
+def places_of(high: int, wide: int) -> list[tuple[int, int]]:
+    """The diagonal of a grid, and some places of the other one, which a transposition of the picture would show."""
+    longest = max(high, wide)
+    diagonal = [(min(k, high - 1), min(k, wide - 1)) for k in range(longest)]
+    return diagonal + [(round(k * (high - 1)), round((1 - k) * (wide - 1))) for k in BESIDE]
 
 
 def expected(masks: np.ndarray, rows: Spans, columns: Spans) -> np.ndarray:

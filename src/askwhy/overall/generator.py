@@ -62,7 +62,8 @@ class Generator(Kept):
         """The pictures of z, on its device. Raises InputError for another shape."""
         if not isinstance(z, torch.Tensor) or z.ndim != 2 or z.shape[1] != self.latent or not z.is_floating_point():
             raise InputError(f"z is a {type(z).__name__} of shape {show_shape(z)}; give a float tensor [n, {self.latent}].")
-        net = self._net.to(z.device)
+        with torch.inference_mode(False):  # what is kept has to serve gradients later
+            net = self._net.to(z.device)
         low, high = (torch.from_numpy(end)[:, None, None].to(z.device) for end in (self.low, self.high))
         shown = pictures_of(net, z.float(), self.shape).sigmoid()
         return torch.lerp(low, high, shown).to(z.dtype)
@@ -95,8 +96,7 @@ class Generator(Kept):
 
     def sample(self, n: int, seed: int = 0) -> torch.Tensor:
         """n pictures [n, c, h, w] of random z."""
-        check_count("n", n, 1)
-        check_count("seed", seed, 0)
+        n, seed = whole("n", n, 1), whole("seed", seed, 0)
         with torch.no_grad():
             return self(torch.from_numpy(np.random.default_rng(seed).standard_normal((n, self.latent), dtype=np.float32)))
 
@@ -164,13 +164,14 @@ def train_generator(
     if kind not in KINDS:
         raise InputError(f"kind={kind!r}: choose {' or '.join(map(repr, KINDS))}.")
     steps = KINDS[kind].steps if steps is None else steps
-    for name, value, least in (("latent", latent, 1), ("steps", steps, 1), ("seed", seed, 0), ("batch_size", batch_size, 2)):
-        check_count(name, value, least)
+    latent, steps = whole("latent", latent, 1), whole("steps", steps, 1)
+    seed, batch_size = whole("seed", seed, 0), whole("batch_size", batch_size, 2)
     pictures = read_images(images)
     device = images.device if isinstance(images, torch.Tensor) else torch.device("cpu")
-    run = new_run(kind, latent, pictures.shape, seed, device)
-    of_run = {"kind": kind, "latent": latent, "seed": seed, "batch_size": batch_size, "shape": list(run.shape)}
-    keep = keeper(checkpoint, run, {**of_run, "images": fingerprint(pictures.pixels)}, steps)
+    of_run = {"kind": kind, "latent": latent, "seed": seed, "batch_size": batch_size, "shape": list(pictures.shape)}
+    with torch.inference_mode(False):  # these tensors have to learn
+        run = new_run(kind, latent, pictures.shape, seed, device)
+        keep = keeper(checkpoint, run, {**of_run, "images": fingerprint(pictures.pixels)}, steps)
     order = np.random.default_rng(seed).permutation(len(pictures))
     held, own = map(np.sort, np.split(order, [len(order) // 10]))
 
@@ -189,6 +190,10 @@ def train_generator(
     )  # fmt: skip
 
 
-def check_count(name: str, value: Any, least: int) -> None:
+def whole(name: str, value: Any, least: int) -> int:
+    """A number of Python's, which can be saved. Raises InputError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+    if name == "seed" and value >= 2**64:
+        raise InputError(f"seed={value!r}: give a whole number below 2**64.")
+    return int(value)

@@ -127,7 +127,8 @@ def filter_weights(model: Any, layer: Any = None) -> Weights:
     values = values[:, :, None] if values.ndim == 3 else values
     if not np.isfinite(values).all():
         raise UnsupportedError(f"the weights of layer {name!r} hold NaN or infinite numbers, {show_shape(values)}; the model is broken.")
-    colours, note = colours_of(wrapped, part) if found[0] == name and values.shape[1] == 3 and part.groups == 1 else ("", "")
+    coloured = isinstance(part, torch.nn.Conv2d) and found[0] == name and values.shape[1] == 3 and part.groups == 1
+    colours, note = colours_of(wrapped, part) if coloured else ("", "")
     return Weights(name, values, colours, details={"note": note} if note else {}, versions=versions())
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
-from askwhy.errors import InputError
-from askwhy.models.base import show_shape, to_numpy
+from askwhy.errors import AskwhyError, InputError, ModelError
+from askwhy.models.base import contents, first_line, is_out_of_memory, show_shape, to_numpy
 from askwhy.models.pictures import from_values
 from askwhy.models.torch_module import TorchModel
-from askwhy.overall.canvas import Canvas, canvas_of, placed
+from askwhy.overall.canvas import Canvas, canvas_of, dtype_of, placed
 from askwhy.overall.parameters import WAYS, Parameters, latent
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch", "torch")
 
+LARGEST = 2**63  # torch's generators take no seeds that are much larger
 PRIOR = 0.15  # weight of |z|^2 / 2, in units of the score
 
 
@@ -57,12 +58,56 @@ def made_by(
     if size is None or not callable(generator):
         raise InputError("generator= has to be a function z [n, latent] -> inputs [n, c, h, w]; a plain one needs size=, how many numbers z has.")
     check_whole(size=size)
+    check_still(generator)
     prior = PRIOR if prior is None else prior
     if isinstance(prior, bool) or not isinstance(prior, (int, float)) or not 0 <= prior < float("inf"):
         raise InputError(f"prior={prior!r}: give the weight of |z|^2 / 2, a number from 0 on.")
     like = placed(model, np.zeros(1))
     known = canvas_of_pictures(model, generator, shape, bounds)
-    return Made(latent(generator, int(size), float(prior), like), known.inputs if known else same, like.new_zeros(()), known)
+    made = Made(
+        latent(generating(generator, model, known), int(size), float(prior), like), known.inputs if known else torch.clone, like.new_zeros(()), known
+    )
+    check_pictures(made)
+    return made
+
+
+def check_still(generator: Any) -> None:
+    """Raises ModelError for a network in training mode: its batch norms would change, and mix the portraits."""
+    if isinstance(generator, torch.nn.Module) and any(part.training for part in generator.modules()):
+        raise ModelError("generator= is in training mode, where its pictures depend on each other and its batch norms change; call generator.eval().")
+
+
+def generating(generator: Callable[[Any], Any], model: TorchModel, known: Canvas | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The generator on z in the model's precision; a grey picture as one of as many colours as the canvas has. Raises InputError."""
+
+    def generate(z: torch.Tensor) -> torch.Tensor:
+        try:
+            p = generator(z.to(dtype_of(model)))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, AskwhyError) or is_out_of_memory(error):
+                raise
+            raise InputError(f"generator= failed on z of shape {show_shape(z)}: {first_line(error)}") from error
+        if not isinstance(p, torch.Tensor) or p.ndim != 4 or len(p) != len(z):
+            raise InputError(f"generator= gives {contents(p)} for z of shape {show_shape(z)}; a portrait needs pictures [n, 1 or 3, height, width].")
+        return p if known is None else fitting(p, known)
+
+    return generate
+
+
+def fitting(p: torch.Tensor, canvas: Canvas) -> torch.Tensor:
+    """Raises InputError for pictures of another size than the model's."""
+    if p.shape[2:] != canvas.shape[1:] or p.shape[1] not in (1, canvas.shape[0]):
+        raise InputError(
+            f"generator= makes pictures {list(p.shape[1:])}, and an input of the model is {list(canvas.shape)}; give one that makes these."
+        )
+    return p.expand(-1, canvas.shape[0], -1, -1)
+
+
+def check_pictures(made: Made) -> None:
+    """Whether the generator's pictures can be shown. Raises InputError."""
+    with torch.no_grad():
+        p = made.parameters.picture(made.parameters.start([0, 1]))
+        made.seen(made.inputs(p), p)
 
 
 def canvas_of_pictures(model: TorchModel, generator: Any, shape: Any, bounds: Any) -> Canvas | None:
@@ -83,12 +128,8 @@ def check_unused(**of_a_generator: Any) -> None:
             raise InputError(f"{name}={value!r} is about a generator's vector z; leave it out, or give generator=.")
 
 
-def same(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
 def check_whole(**numbers: Any) -> None:
     for name, value in numbers.items():
         least = 0 if name == "seed" else 1
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < LARGEST:
+            raise InputError(f"{name}={value!r}: give a whole number from {least} on, below 2**63.")

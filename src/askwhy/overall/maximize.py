@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ from askwhy.answer import versions
 from askwhy.errors import AskwhyError, InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.layers import torch_model
+from askwhy.models import wrap
 from askwhy.models.base import is_out_of_memory, to_numpy
 from askwhy.models.torch_module import TorchModel
-from askwhy.overall.ascent import Climb, Search
-from askwhy.overall.judge import Beside, Verdict, beside, judged
+from askwhy.overall.ascent import Climb, Search, check_awake
+from askwhy.overall.judge import Beside, Jury, Reals, Verdict, beside, check_jury, judged, reals_of
 from askwhy.overall.made import PRIOR, Made, check_whole, made_by
 from askwhy.overall.objectives import Aim, Scale, aims_of, classes_of, layers_in, log_probability, named
 from askwhy.overall.parameters import WAYS
@@ -61,36 +63,32 @@ def activation_maximization(
     how = chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate)
     aims = aims_of(wrapped, target, versus)
     check_whole(copies=copies, seed=seed)
+    copies, seed = int(copies), int(seed)
     if layers is not None and images is None:
         raise InputError(f"layers={layers!r}: on these the portraits are compared with real images, and there are none; give images=.")
     made = made_by(wrapped, how.parameters, generator, size, prior, shape, bounds, images)
     search = asked(wrapped, aims, how, copies, seed, made)
-    climbs: list[Climb] = []
-    parts: list[dict[str, Any]] = []
+    groups = list(in_groups(search, batch_size))
+    jury = None if judge is None else Jury(wrap(judge), wrapped.labels, classes_of(search.aims))
+    reals = checked(search, jury, images, layers)
     with progress_of(progress, "activation maximization") as tick:
-        groups = list(in_groups(search, batch_size))
-        for group, count in zip(groups, over_items(tick, len(groups)), strict=True):
-            for climb, found in climbed(group, how, count):
-                climbs.append(climb)
-                parts.append(found)
-            if climbs[-1].stopped:
-                break
+        climbs, parts, stopped = sought(groups, how, tick)
     fields = joined(parts)
     n = len(fields["values"])
+    if not stopped:
+        check_awake(sum(len(climb.flat) for climb in climbs), n)
     x = torch.from_numpy(fields["values"]).to(wrapped.like.device)
-    verdict = None if judge is None else judged(judge, fields["pictures"], x, classes_of(search.aims[:n]), wrapped.labels)
-    real = None if images is None else beside(wrapped, images, x, layers, None)
-    names = tuple(named(wrapped, one) for one in search.aims[:n])
-    before = np.cumsum([0, *(len(climb.best) for climb in climbs)])
-    flat = [
-        names[at + k] for at, climb in zip(before, climbs, strict=False) for k in climb.flat if not fields["score"][at + k] > fields["start"][at + k]
-    ]
-    told = {"flat": flat, "engine": climbs[-1].engine, "stopped": climbs[-1].stopped, "paper": how.paper}
+    verdict, real = None, None
+    with suppress(KeyboardInterrupt):  # the portraits took long; they are handed over unjudged
+        verdict = None if jury is None else judged(jury, fields["pictures"], x)
+        real = None if reals is None else beside(wrapped, reals, x)
+    names = tuple(named(wrapped, one) for one in search.aims)
+    told = {"flat": flat_ones(climbs, fields, names), "engine": climbs[-1].engine, "stopped": stopped, "missing": list(names[n:]), "paper": how.paper}
     told |= {} if real is None else {"images": real.count}
     return Portrait(
-        **fields, **fields_of(verdict, real), target=names,
+        **fields, **fields_of(verdict, real), target=names[:n],
         method=(preset or DEFAULT) if generator is None else "generator", details=told,
-        params=params_of(how, copies, None if generator is None else PRIOR if prior is None else prior),
+        params=params_of(how, copies, None if generator is None else PRIOR if prior is None else float(prior)),
         model_calls=sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
     )  # fmt: skip
 
@@ -116,6 +114,7 @@ def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
         raise InputError(f"rate={rate!r}: give a positive number.")
     if balance is not None and not isinstance(balance, bool):
         raise InputError(f"balance={balance!r}: give True (penalties in units of the score's slope) or False (in units of the score).")
+    given |= {"steps": None if steps is None else int(steps), "rate": None if rate is None else float(rate)}
     how = replace(how, **{name: value for name, value in given.items() if value is not None})
     if how.parameters != "pixels" and any(part.after for part in how.regularizer.parts):
         names = " + ".join(part.name for part in how.regularizer.parts if part.after)
@@ -123,19 +122,35 @@ def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
     return how
 
 
+def checked(search: Search, jury: Jury | None, images: Any, layers: Any) -> Reals | None:
+    """What a judge and real images refuse is told before the search. Raises TargetError, InputError, LayerError, ModelError."""
+    if jury is None and images is None:
+        return None
+    made = search.made
+    with search.model.untouched(), torch.no_grad():
+        p = made.parameters.picture(made.parameters.start(search.seeds[:1]))
+        x = made.inputs(p)
+        seen = made.seen(x, p)[0]
+    if jury is not None:
+        check_jury(jury, seen, x)
+    return None if images is None else reals_of(search.model, images, x, layers)
+
+
 def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: int, made: Made) -> Search:
     """Raises LayerError, InputError."""
     groups = np.repeat(np.arange(len(aims)), copies)
     every, seeds = [aims[g] for g in groups], [seed + k for _ in aims for k in range(copies)]
-    within = tuple(part.within(model) for part in how.regularizer.parts if part.within is not None)
-    if copies < 2 and not all(part.alone for part in how.regularizer.parts):
-        raise InputError("regularizers.diversity drives the copies of one target apart, and there is one; give copies=4.")
-    search = Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.plain, how.balance, within)
-    for layer in [*layers_in(aims), *(layer for one in within for layer in one.layers)]:
-        with model.untouched(), torch.no_grad():
-            x = made.inputs(made.parameters.picture(made.parameters.start(seeds[:1])))
-            check_layer(model.net, layer, lambda x=x: model.forward(x))  # type: ignore[misc]
-    return search
+    if not all(part.alone for part in how.regularizer.parts):
+        if copies < 2:
+            raise InputError("regularizers.diversity drives the copies of one target apart, and there is one; give copies=4.")
+        if model.seed is not None:
+            raise InputError("regularizers.diversity compares copies in one pass, and wrap(seed=...) runs each input alone; leave it out.")
+    with model.untouched(), torch.no_grad():
+        x = made.inputs(made.parameters.picture(made.parameters.start(seeds[:1])))
+        for layer in layers_in(aims):
+            check_layer(model.net, layer, lambda: model.forward(x))
+        within = tuple(part.within(model, x) for part in how.regularizer.parts if part.within is not None)
+    return Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.plain, how.balance, within)
 
 
 def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
@@ -143,6 +158,7 @@ def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
         "score": how.score,
         "parameters": how.parameters,
         "regularizer": repr(how.regularizer),
+        "balance": how.balance,
         "steps": how.steps,
         "rate": how.rate,
         "copies": copies,
@@ -157,6 +173,8 @@ def in_groups(search: Search, batch_size: int | str) -> Iterator[Search]:
     """Some portraits at a time; copies of a target that have to differ stay together. Raises InputError."""
     n = len(search.aims)
     together = n if batch_size == "auto" else checked_size(batch_size)
+    if search.model.seed is not None:  # runs inputs one by one, so that a layer gives a row at a time
+        together = batch_size = 1
     if batch_size == "auto":
         one = search.made.parameters.start(search.seeds[:1])
         together = max(1, TOGETHER // max(one.nbytes, 1))
@@ -173,19 +191,56 @@ def checked_size(wanted: Any) -> int:
     return int(wanted)
 
 
-def climbed(search: Search, how: Preset, tick: Progress | None) -> list[tuple[Climb, dict[str, Any]]]:
-    """The search and what it found; in halves where it does not fit into memory."""
+def sought(groups: list[Search], how: Preset, tick: Progress | None) -> tuple[list[Climb], list[dict[str, Any]], bool]:
+    """One group after the other; whether it was stopped. An interrupt leaves those that are finished."""
+    climbs: list[Climb] = []
+    parts: list[dict[str, Any]] = []
     try:
-        climb = search.climb(how.steps, how.rate, tick)
-        return [(climb, found_of(search, climb))]
+        for group, count in zip(groups, over_items(tick, len(groups)), strict=True):
+            for climb, found in climbed(group, how, count):
+                climbs.append(climb)
+                parts.append(found)
+                if climb.stopped:
+                    return climbs, parts, True
+    except KeyboardInterrupt:
+        if not climbs:
+            raise
+        return climbs, parts, True
+    return climbs, parts, False
+
+
+def climbed(search: Search, how: Preset, tick: Progress | None) -> Iterator[tuple[Climb, dict[str, Any]]]:
+    """The search and what it found; in halves where it does not fit into memory."""
+    halves: list[slice] = []
+    try:
+        found = climbed_whole(search, how, tick)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, AskwhyError) or not is_out_of_memory(error):
             raise
         if len(search.aims) == 1 or not search.apart:
             raise too_large() from error
-    half = len(search.aims) // 2
-    first = climbed(search.part(slice(half)), how, tick)
-    return first if first[-1][0].stopped else first + climbed(search.part(slice(half, None)), how, tick)
+        half = len(search.aims) // 2
+        halves = [slice(half), slice(half, None)]
+    if not halves:
+        yield found
+    for rows in halves:
+        yield from climbed(search.part(rows), how, tick)
+
+
+def climbed_whole(search: Search, how: Preset, tick: Progress | None) -> tuple[Climb, dict[str, Any]]:
+    climb = search.climb(how.steps, how.rate, tick)
+    try:
+        return climb, found_of(search, climb)
+    except KeyboardInterrupt:  # what was found is rated all the same, unless there is a second one
+        climb.stopped = True
+        return climb, found_of(search, climb)
+
+
+def flat_ones(climbs: list[Climb], fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The portraits that had no gradient where they began, and have not risen since."""
+    before = np.cumsum([0, *(len(climb.best) for climb in climbs)])
+    which = [at + k for at, climb in zip(before, climbs, strict=False) for k in climb.flat]
+    return [names[k] for k in which if not fields["score"][k] > fields["start"][k]]
 
 
 def found_of(search: Search, climb: Climb) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def aim(target: Any) -> Aim:
 
     Example: `askwhy.activation_maximization(model, askwhy.aim("tiger cat") + 0.5 * askwhy.aim("lynx"))`.
     """
+    if target is None:
+        raise TargetError("aim(None): name the class, the neuron or the layer that is to be raised, as aim('tiger cat').")
     return target if isinstance(target, Aim) else Aim(((1.0, target),))
 
 
@@ -59,15 +61,21 @@ def energy(layer: Any) -> Inside:
 
 def aims_of(model: TorchModel, target: Any, versus: Any) -> list[Aim]:
     """One aim for each target, with labels as indices and modules by name. Raises TargetError, LayerError."""
-    targets = list(target) if isinstance(target, (list, tuple, range)) or hasattr(target, "tolist") else [target]
+    target = plain(target)
+    targets = [plain(one) for one in target] if isinstance(target, (list, tuple, range)) else [target]
     if not targets or any(one is None for one in targets):
         raise TargetError("target= is missing: name the class, the neuron or the layer whose picture is sought, as target='tiger cat'.")
     aims = [aim(one) if versus is None else aim(one) - aim(versus) for one in targets]
     return [Aim(tuple((weight, found(model, one)) for weight, one in one_aim.terms)) for one_aim in aims]
 
 
+def plain(target: Any) -> Any:
+    """Numbers of numpy and torch as Python's own; anything else as it is."""
+    return target.tolist() if hasattr(target, "tolist") else target
+
+
 def found(model: TorchModel, target: Any) -> Any:
-    return target.named(model.net) if isinstance(target, Inside) else resolve(target, model.labels, "target")
+    return target.named(model.net) if isinstance(target, Inside) else resolve(plain(target), model.labels, "target")
 
 
 def named(model: TorchModel, one: Aim) -> str:

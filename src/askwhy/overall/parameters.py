@@ -37,7 +37,7 @@ class Parameters:
 
 def drawn(seeds: list[int], shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Standard normal numbers [n, *shape], each row from its own seed."""
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) for seed in seeds]
     return torch.stack(rows).to(like.device, like.dtype)
 
 

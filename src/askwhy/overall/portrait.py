@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +84,17 @@ class Portrait(Kept):
     def trust(self) -> list[str]:
         """What is known of how far to believe the pictures, one sentence each."""
         said = []
-        if self.details.get("stopped"):
-            said.append(f"stopped after {len(self.trace)} of {self.params['steps']} steps: the best pictures so far")
+        done = np.isfinite(self.trace).sum(0)
+        short = [self.target[k] for k in range(len(self)) if done[k] < self.params.get("steps", 0)]
+        if short:
+            said.append(f"stopped after {done.min()} of {self.params['steps']} steps: the best pictures so far of {some(short)}")
+        if self.details.get("missing"):
+            said.append(f"stopped before {some(self.details['missing'])}: of these there is no picture")
         if self.details.get("flat"):
-            said.append(f"no gradient wherever the search began, where the neuron is off: {', '.join(self.details['flat'][:5])}")
+            said.append(f"no gradient wherever the search began, where the neuron is off: {some(self.details['flat'])}")
         fallen = [self.target[k] for k in range(len(self)) if self.score[k] < self.start[k]]
         if fallen:
-            said.append(f"lower than at the start: {', '.join(fallen[:3])}; the regularizer outweighs the score, give it a smaller weight")
+            said.append(f"lower than at the start: {some(fallen)}; the regularizer outweighs the score, give it a smaller weight")
         if self.judge_rank is None:
             said.append("no other model has judged them (judge=): that this model is sure does not mean that they look like anything")
         if self.natural is None:
@@ -107,6 +111,10 @@ class Portrait(Kept):
 
     def __repr__(self) -> str:
         return f"<Portrait by {self.method}: {', '.join(self.target[:3])}{' ...' if len(self) > 3 else ''}, {list(self.values.shape)}>"
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 SECOND = ("trace", "natural")  # fields whose portraits are counted along the second axis

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from askwhy.game import batch_size_of, in_chunks
 from askwhy.kept import Kept
 from askwhy.layers import channels_of, chosen, torch_model
 from askwhy.models.base import Items, show_shape
+from askwhy.models.fast import copy_in
 from askwhy.models.state import attributes
 from askwhy.models.torch_module import TorchModel
 from askwhy.overall.footprint import boxes_of, smallest_box
-from askwhy.targets import ending_at
+from askwhy.overall.made import check_whole
+from askwhy.tap import hooked
+from askwhy.targets import check_layer, ending_at
 
 if TYPE_CHECKING:
     import torch
@@ -105,15 +109,16 @@ def receptive_field(
 ) -> ReceptiveField:
     """Which pixels of a picture each place of a layer can see, and which of them matter.
 
-    The boxes are measured on the unmodified model: a place sees a pixel if NaN in the pixel makes the place NaN, whatever
-    the values, so that dead rectifiers, max pooling, strides and uneven padding are all counted as they are. A field that
-    is regular is found in few passes and then proved place by place; any other is found line by line.
+    The boxes are measured on the model as it is (on a copy in float32, if it computes in half precision on the CPU): a place
+    sees a pixel if NaN in the pixel makes the place NaN, whatever the values, so that dead rectifiers, max pooling, strides
+    and uneven padding all count. A regular field is found in few passes and proved at many places; any other line by line.
     The effective field of `place` (None: the middle one) is the smallest box that holds 95 % of its squared gradient,
     summed over the channels (in expectation: random signs) and averaged over the items of x (Luo et al. 2016).
-    Raises LayerError; InputError for inputs other than pictures [n, c, h, w] and series [n, c, steps]; UnsupportedError
-    where NaN or gradients are stopped on their way. Example: `askwhy.receptive_field(model, "layer3", photos).plot()`.
+    Raises LayerError, also for a layer that runs twice; InputError for inputs other than pictures [n, c, h, w] and series
+    [n, c, steps]; UnsupportedError where NaN or gradients are stopped on their way. Example: `askwhy.receptive_field(model, "layer3", photos).plot()`.
     """
     began = time.perf_counter()
+    check_whole(seed=seed)
     wrapped = torch_model(model)
     name = one_layer(wrapped, layer)
     items = wrapped.prepare(x)
@@ -127,16 +132,24 @@ def receptive_field(
     check_within(each, np.repeat(boxes[at][None], len(each), 0), name)
     shares = each / np.maximum(each.sum((1, 2), keepdims=True), 1e-300)
     return ReceptiveField(
-        name, boxes, smallest_box(shares.mean(0), SHARE), shares.mean(0), at, len(items), seed,
+        name, boxes, smallest_box(shares.mean(0), SHARE), shares.mean(0), at, len(items), int(seed),
         model_calls=calls + len(items), seconds=time.perf_counter() - began, versions=versions(),
     )  # fmt: skip
 
 
 def one_layer(model: TorchModel, layer: Any) -> str:
+    """Raises InputError, LayerError, UnsupportedError."""
+    refuse_scripted(model.net)
     names = [] if layer is None else chosen(model, layer)
     if len(names) != 1:
         raise InputError(f"layer={layer!r}: name one layer, of which the places are meant.")
+    refuse_scripted(model.net.get_submodule(names[0]))
     return names[0]
+
+
+def refuse_scripted(module: torch.nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedError("torch.jit made a ScriptModule of this layer, in which nothing can be seen; give the module that it was made of.")
 
 
 def checked_place(place: Sequence[int], grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -170,7 +183,7 @@ def measured(model: TorchModel, name: str, items: Items, batch_size: int | str =
 
     Raises InputError, LayerError, UnsupportedError.
     """
-    key, state = ("receptive field", name, tuple(items.batch.shape[1:])), attributes(model.net)
+    key, state = ("receptive field", name, tuple(items.batch.shape[1:]), items.batch.dtype), attributes(model.net)
     known, boxes = model.memory.get(key, (None, None))
     if known == state:
         return boxes, 0  # type: ignore[return-value]
@@ -199,25 +212,60 @@ def spoiler(model: TorchModel, name: str, items: Items, batch_size: int | str) -
     """Masks of pixels [k, h, w] -> [k, *grid]: the places that are NaN if these pixels of the first item are."""
     axis = picture_axes(items)[1]
     size = batch_size_of(model, items.batch, batch_size if model.seed is None else 1, "layers")
-    # some of cuDNN's algorithms (Winograd, FFT) compute with pixels that a place does not see
-    exact = torch.backends.cudnn.flags(enabled=False) if items.batch.is_cuda else nullcontext()
+    model, items = told_by_nan(model, name, Items(items.batch[:1], items.pictures[:1], items.frames[:1]))
 
     def spoiled(masks: np.ndarray) -> np.ndarray:
         def work(start: int, stop: int) -> np.ndarray:
             mask = torch.from_numpy(np.ascontiguousarray(masks[start:stop])).to(items.batch.device).unsqueeze(axis)
             mask = mask.reshape(stop - start, 1, -1) if items.batch.ndim == 3 else mask
             with torch.no_grad():
-                out = ending_at(
-                    model.net, name, lambda: model.forward(items.batch[:1].masked_fill(mask, torch.nan), items.beside([0] * (stop - start)))
-                )
+                out = ending_at(model.net, name, lambda: model.forward(items.batch.masked_fill(mask, torch.nan), items.beside([0] * (stop - start))))
             if out.ndim < 2 or len(out) != stop - start:
                 raise LayerError(f"layer {name!r} gives {show_shape(out)} for {stop - start} items; name a layer whose first axis counts the items.")
             return out.isnan().any(channels_of(model, name, out)).cpu().numpy()
 
-        with model.untouched(), exact:
+        with model.untouched(), exact_kernels(items.batch.is_cuda):
             return in_chunks(len(masks), work, size, None)
 
     return spoiled
+
+
+def told_by_nan(model: TorchModel, name: str, first: Items) -> tuple[TorchModel, Items]:
+    """The model, or a copy in float32: half precision on a CPU spreads NaN to places that do not see it. Raises LayerError, UnsupportedError."""
+    if not computes_in_half(model, name, first) or first.batch.is_cuda:
+        return model, first
+    cause: Exception | None = None
+    try:
+        wide, own = replace(model, net=copy_in(model.net, torch.float32), memory={}), replace(first, batch=first.batch.float())
+        if not computes_in_half(wide, name, own):
+            return wide, own
+    except Exception as error:  # noqa: BLE001  whatever the user's layers raise in a dtype that they were not written for
+        cause = error
+    raise UnsupportedError(
+        "the model computes in half precision, and cannot be run in float32, in which alone a field can be told on a CPU; give it in float32."
+    ) from cause
+
+
+def computes_in_half(model: TorchModel, name: str, first: Items) -> bool:
+    """Seen in one whole pass. Raises LayerError for a layer that does not run once in it."""
+    seen = {t.dtype for t in chain(model.net.parameters(), model.net.buffers())}
+
+    def note(name: str, module: torch.nn.Module, out: Any) -> None:
+        if isinstance(out, torch.Tensor):
+            seen.add(out.dtype)
+
+    every = [path for path, part in model.net.named_modules() if not isinstance(part, torch.jit.ScriptModule)]
+    with model.untouched(), torch.no_grad(), exact_kernels(first.batch.is_cuda), hooked(model.net, every, note):
+        check_layer(model.net, name, lambda: model.forward(first.batch))
+    return not seen.isdisjoint({torch.float16, torch.bfloat16})
+
+
+@contextmanager
+def exact_kernels(on_gpu: bool) -> Iterator[None]:
+    """Without the algorithms of cuDNN and NNPACK that compute with pixels that a place does not see (Winograd, FFT), and without autocast."""
+    wide = torch.backends.cudnn if on_gpu else torch.backends.nnpack
+    with wide.flags(enabled=False), torch.autocast("cuda" if on_gpu else "cpu", enabled=False):
+        yield
 
 
 # ---- what matters to a place ----------------------------------------------------------------------------------------
@@ -228,15 +276,16 @@ def energy(
 ) -> np.ndarray:
     """The squared gradient [m, h, w] of one place for each item, of one channel or summed over all of them. Raises UnsupportedError."""
     space, axis = picture_axes(items)
-    leaf = items.batch[own.start : own.stop].clone().requires_grad_()
-    with model.untouched(), torch.enable_grad():
+    with model.untouched(), torch.inference_mode(False), torch.enable_grad():
+        leaf = items.batch[own.start : own.stop].clone().requires_grad_()
         out = ending_at(model.net, name, lambda: model.forward(leaf.clone(), items.beside(own)))
         rows = torch.arange(len(own))
         found = out.movedim(channels_of(model, name, out), -1)[(rows, *torch.as_tensor(np.array(places, int).reshape(len(own), -1)).T)]  # [m, c]
         if not found.requires_grad:
             raise UnsupportedError(f"layer {name!r} has no gradient with respect to the pixels (no_grad, detach or a step function on the way).")
         if channels is None:
-            signs = torch.randint(0, 2, found.shape, generator=torch.Generator().manual_seed(seed + own.start)) * 2 - 1
+            drawn = [np.random.default_rng([seed, k]).integers(0, 2, found.shape[1]) for k in own]  # whatever the batch size
+            signs = torch.from_numpy(np.stack(drawn) * 2 - 1)
         else:
             signs = torch.nn.functional.one_hot(torch.as_tensor(channels), found.shape[1])
         (slope,) = torch.autograd.grad(found, [leaf], signs.to(found))

@@ -11,7 +11,8 @@ from askwhy._lazy import lazy
 from askwhy.errors import InputError, LayerError
 from askwhy.layers import names_of
 from askwhy.models.torch_module import TorchModel
-from askwhy.tap import find_layer
+from askwhy.tap import find_layer, hooked
+from askwhy.targets import check_layer
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class Part:
     after: Callable[[Any, Any, int], Any] | None = field(default=None, compare=False)  # u, its gradient, step -> u
     motion: Callable[[Any, Any], Any] | None = field(default=None, compare=False)  # generator, (height, width) -> [3, 3], in pixels from the middle
     noise: Callable[[Any], float] | None = field(default=None, compare=False)  # generator -> how much of it
-    within: Callable[[Any], Within] | None = field(default=None, compare=False)  # model -> a penalty on what its layers give
+    within: Callable[[Any, Any], Within] | None = field(default=None, compare=False)  # model, an input -> a penalty on what its layers give
     alone: bool = True  # whether a picture's penalty is its own, and not about the other copies of its target
 
 
@@ -193,7 +194,7 @@ def noise(high: float = 0.2, low: float | None = None) -> Regularizer:
 
 
 def between(chance: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=chance))
+    return low + (high - low) * float(torch.rand((), generator=chance, dtype=torch.float32))
 
 
 # ---- what layers give -----------------------------------------------------------------------------------------------
@@ -206,9 +207,10 @@ def diversity(weight: float = 1.0, layer: Any = None) -> Regularizer:
     """
     check("diversity", weight)
 
-    def within(model: TorchModel) -> Within:
+    def within(model: TorchModel, x: torch.Tensor) -> Within:
         stages = names_of(model)
         name = stages[len(stages) // 2] if layer is None else find_layer(model.net, layer)[0]
+        check_layer(model.net, name, lambda: model.forward(x))
         return Within((name,), lambda seen, groups: weight * alike(seen[name], groups))
 
     told = "" if layer is None else f", {layer!r}" if isinstance(layer, str) else ", a module"
@@ -219,14 +221,20 @@ def batch_norm(weight: float = 1.0) -> Regularizer:
     """- weight * how far the channels' means and spreads are from those of the training images, as batch norms keep them.
 
     The mean over the layers of mean_c (m_c - beta_c)^2 + (s_c - |gamma_c|)^2 over mean_c gamma_c^2, for the mean m and
-    spread s of a batch norm's output over one picture (after Yin et al. 2020, DeepInversion, who take it over a batch).
+    spread s of a batch norm's output over one picture; norms that do not run once in a pass are left out (after Yin et al. 2020, DeepInversion, who take it over a batch).
     """
     check("batch_norm", weight)
 
-    def within(model: TorchModel) -> Within:
-        norms = {name: part for name, part in model.net.named_modules() if isinstance(part, torch.nn.BatchNorm2d) and part.affine}
+    def within(model: TorchModel, x: torch.Tensor) -> Within:
+        every = {name: part for name, part in model.net.named_modules() if isinstance(part, torch.nn.BatchNorm2d) and part.affine}
+        ran: list[str] = []
+        with hooked(model.net, every, lambda name, norm, out: ran.append(name)):
+            model.forward(x)
+        norms = {name: norm for name, norm in every.items() if ran.count(name) == 1}
         if not norms:
-            raise LayerError("regularizers.batch_norm: the model has no batch norm that keeps what training images were like; leave it out.")
+            raise LayerError(
+                "regularizers.batch_norm: the model has no batch norm that keeps what training images were like and runs once; leave it out."
+            )
         return Within(tuple(norms), lambda seen, groups: weight * sum(off(seen[name], norm) for name, norm in norms.items()) / len(norms))
 
     return only(f"batch_norm({weight:g})", within=within)

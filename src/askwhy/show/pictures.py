@@ -106,6 +106,7 @@ def bars(
     title: str = "", most: int = 15, unit: str = "score units",
 ) -> Axes:  # fmt: skip
     """Signed horizontal bars, largest magnitude on top, with 95 % error bars where a standard error is known."""
+    values = values.astype(np.float64)  # truth values have no sign
     order = np.argsort(-np.abs(values), kind="stable")[:most]
     ax = ax or new_axes(6.0, 0.9 + 0.32 * len(order) + 0.2 * wrapped(title).count("\n"))
     at = np.arange(len(order))
