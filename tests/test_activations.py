@@ -361,3 +361,25 @@ def test_results_are_saved_loaded_compared_and_shown(net, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FileError, match=f"{name} is no saved Activations"):
             Activations.load(tmp_path / name)
+
+
+def test_complex_layers_are_told_by_their_size_and_not_drawn():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spectrum = Spectrum()
+
+        def forward(self, x):
+            return self.spectrum(x).abs().sum(1, keepdim=True)
+
+    class Spectrum(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x, dim=1)
+
+    x = torch.zeros(2, 8)
+    x[:, 1] = 1.0
+    why = activations(Turned().eval(), x, ["spectrum"])
+    assert np.allclose(why["spectrum"], np.fft.fft(x.numpy(), axis=1))
+    assert "|value| of complex numbers: mean 1," in why.summary()
+    with pytest.raises(InputError, match="complex"):
+        why.plot("spectrum")

@@ -768,13 +768,6 @@ def test_the_example_prints_its_table_and_draws_the_curve(tmp_path):
     assert (tmp_path / "tags.jpg").stat().st_size > 20_000
 
 
-def test_the_page_about_probing_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parent.parent / "docs/probing.md").read_text("utf-8")
-    exec(compile(page.split("```python\n")[1].split("```")[0], "probing.md", "exec"), {})
-    assert (tmp_path / "probes.png").stat().st_size > 10_000
-
-
 @pytest.mark.parametrize("seed", [4, 5, 7])
 def test_of_few_rows_every_strength_is_tried(seed):
     """What lies along small axes is not seen under a strong penalty, where scores fall and rise by chance."""

@@ -342,6 +342,7 @@ def test_debiased_cka_has_no_value_where_it_is_nothing_by_nothing():
     assert np.isnan(found.values[:, :2]).all()
     assert found.values[2, 2] == pytest.approx(1)
     assert "all items equally far apart, but for single ones: rows.0, rows.1" in found.summary()
+    assert "most similar: none" in similarity(OneAlone(n, 1).eval(), None, x, names[:2]).summary()
     curved = similarity(OneAlone(n, 1).eval(), None, x, names[1:], kernel="rbf")
     assert np.isnan(curved.values[0]).all()
     biased = similarity(OneAlone(n, 1).eval(), None, x, names, debiased=False)

@@ -128,7 +128,7 @@ def axes_of_tokens(shape: tuple[int, ...], channel: int, length: int) -> tuple[i
 
 def without(found: np.ndarray, held: list[list[int]], axes: tuple[int, ...]) -> np.ndarray:
     """NaN where the padding is."""
-    found = found if found.dtype.kind == "f" else found.astype(np.float64)
+    found = found if found.dtype.kind in "fc" else found.astype(np.float64)
     for row, places in zip(found, held, strict=True):
         for axis in axes:
             np.moveaxis(row, axis - 1, 0)[np.setdiff1d(np.arange(row.shape[axis - 1]), places)] = np.nan
@@ -147,6 +147,7 @@ def told_of(name: str, values: np.ndarray, axis: int) -> str:
     active = np.zeros(shape[axis], bool)
     for start in range(0, len(values), step):
         piece = np.asarray(values[start : start + step])
+        piece = np.abs(piece) if np.iscomplexobj(piece) else piece
         real = ~np.isnan(piece)
         total, zeros, numbers = total + float(piece.sum(dtype=np.float64, where=real)), zeros + int((piece == 0).sum()), numbers + int(real.sum())
         active |= ((piece != 0) & real).any(tuple(a for a in range(piece.ndim) if a != axis))
@@ -155,7 +156,8 @@ def told_of(name: str, values: np.ndarray, axis: int) -> str:
         if high[at] > largest:
             largest, place = float(high[at]), [int(one) for one in at]
             place[0] += start
-    parts = [f"mean {total / max(numbers, 1):.3g}", f"{zeros / max(numbers, 1):.0%} zeros", f"largest {largest:.3g} ({where(place, axis)})"]
+    size = "|value| of complex numbers: " if np.iscomplexobj(values) else ""
+    parts = [f"{size}mean {total / max(numbers, 1):.3g}", f"{zeros / max(numbers, 1):.0%} zeros", f"largest {largest:.3g} ({where(place, axis)})"]
     return f"{name} {list(values.shape)}: {', '.join([*parts, *dead(active)])}"
 
 

@@ -34,8 +34,10 @@ def draw(why: Activations, layer: str | None, item: int, channels: str | Sequenc
 
 
 def channels_first(why: Activations, layer: str, item: int) -> np.ndarray:
-    """One item's values with the channels in front; yes and no as 1 and 0."""
+    """One item's values with the channels in front; yes and no as 1 and 0. Raises InputError."""
     values = why.of(item, layer)
+    if np.iscomplexobj(values):
+        raise InputError(f"layer {layer!r} gives complex numbers, of which there is no picture; draw np.abs(why[{layer!r}]) yourself.")
     return np.moveaxis(values.astype(np.float32) if values.dtype == bool else values, why.channels[why.at(layer)] - 1, 0)
 
 

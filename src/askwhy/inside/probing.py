@@ -24,6 +24,7 @@ Measure = Callable[[np.ndarray, np.ndarray], float]  # (truth, what a probe pred
 HELD, FEW = 7, 1000  # one part in so many of the training rows chooses the regularization; of fewer rows than FEW each part in turn
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the linear probe: C = 1 / L2 penalty, strongest penalty first
 MAX_ITER = 1000  # of L-BFGS
+SURE = -0.01  # bits a row: the likelihood from which on there is nothing to better
 ROUNDS, STEPS, BATCH, STOP = 40, 30, 256, 4  # of the MLP: the most rounds, the least steps in one, rows in a step, halvings in a row that end it
 PORTIONS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.25, 12.5, 25, 50, 100)  # per cent, as Voita & Titov (2020) cut the data
 FEWEST = 10  # rows in the first block
@@ -136,6 +137,8 @@ def linear(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> 
             break
         if now > best:
             best, chosen, start = now, C, last[0]
+        if rows.classes and now[1] > SURE:
+            break
     return fit(rows, chosen, start)
 
 
@@ -207,7 +210,7 @@ def mlp(rows: Rows, measure: Measure, seed: int, hidden: tuple[int, ...]) -> Fit
             best = max(now[0], best[0]), max(now[1], best[1])
             if misses:
                 optimizer.param_groups[0]["lr"] /= 2
-            if misses == STOP:
+            if misses == STOP or (rows.classes and now[1] > SURE):
                 break
         net.load_state_dict(kept)
     return Fitted(predict)

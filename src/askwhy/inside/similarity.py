@@ -67,7 +67,7 @@ class Similarity(Kept):
             f"{self.layers_a[i] or 'output'} - {self.layers_b[j] or 'output'} {self.values[i, j]:.3f}{self.error_of(i, j)}" for i, j in self.best()
         ]
         more = f", and {len(pairs) - 8} more (match())" if len(pairs) > 8 else ""
-        lines = [f"{self.title()}, {self.items} items; most similar: {', '.join(pairs[:8])}{more}", *self.trust()]
+        lines = [f"{self.title()}, {self.items} items; most similar: {', '.join(pairs[:8]) or 'none'}{more}", *self.trust()]
         return "\n".join([*lines, f"{self.model_calls} model calls, {self.seconds:.2f} s"])
 
     def error_of(self, i: int, j: int) -> str:
