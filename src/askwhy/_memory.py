@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
+import mmap
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 BLOCK = 31 * 2**20  # below the 32 MB from which on glibc asks the system for fresh pages each time
-ROOM = 12  # blocks
+ROOM = 24  # blocks
 
 
 @contextmanager
@@ -26,6 +28,17 @@ def resident() -> Iterator[None]:
         yield
     finally:
         del kept  # the end of the heap is free again, and goes back to the system
+
+
+def apart(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array of zeros on pages of its own, outside of the heap: what grows there while batches pass would break up their space."""
+    size = max(math.prod(shape) * dtype.itemsize, 1)
+    if sys.platform != "linux":
+        return np.empty(shape, dtype)
+    held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system may be built without large pages
+        held.madvise(mmap.MADV_HUGEPAGE)
+    return np.ndarray(shape, dtype, held)
 
 
 def fence() -> list[np.ndarray]:

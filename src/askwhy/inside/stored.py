@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from askwhy._memory import apart
 from askwhy.errors import FileError, InputError
 from askwhy.files import usual_mask
 
@@ -37,7 +38,7 @@ class Rows:
             self.room = None
             return np.array(piece, order="C")
         if self.room is None:
-            self.room = np.empty((total or 0, *piece.shape[1:]), piece.dtype)
+            self.room = apart((total or 0, *piece.shape[1:]), piece.dtype)
             self.room[: self.count] = self.kept[0]
         own = self.room[self.count : self.count + len(piece)]
         own[...] = piece
