@@ -31,11 +31,13 @@ def resident() -> Iterator[None]:
 
 
 def apart(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of zeros on pages of its own, outside of the heap: what grows there while batches pass would break up their space."""
-    size = max(math.prod(shape) * dtype.itemsize, 1)
+    """An array to be filled, on pages of its own outside of the heap, where it would break up the space of the passes."""
     if sys.platform != "linux":
         return np.empty(shape, dtype)
-    held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        held = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(str(error)) from error
     with suppress(OSError):  # a system may be built without large pages
         held.madvise(mmap.MADV_HUGEPAGE)
     return np.ndarray(shape, dtype, held)
