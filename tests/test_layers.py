@@ -764,3 +764,10 @@ def test_padding_that_cannot_be_left_out_is_refused():
         pooled(aw.wrap(net), "encoder.layer.1", torch.rand(2, 7, 12), items, range(2), "flat")
     with pytest.raises(InputError, match="pool='median': choose"):
         pooled(aw.wrap(net), "encoder.layer.1", torch.rand(2, 7, 12), items, range(2), "median")
+
+
+def test_an_item_that_cannot_be_read_is_named_where_X_comes_in_pieces(net):
+    X = pictures(70)
+    X[66, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="item 2 .*begins with item 64"):
+        list(read_layers(net, X, ["0"]))

@@ -88,7 +88,7 @@ def read_loads(
     done = 0
     with resident():
         for load in loads:
-            items = wrapped.prepare(load)
+            items = prepared(wrapped, load, done)
             size = size or batch_size_of(wrapped, items.batch, batch_size if wrapped.seed is None else 1, "layers")  # a seeded model runs one by one
             at = 0
             while at < len(items):
@@ -106,6 +106,16 @@ def read_loads(
                 counted(tick, done, total or done)
     if not done:
         raise InputError("X holds no items.")
+
+
+def prepared(model: TorchModel, load: Any, done: int) -> Items:
+    """A piece of X. Raises InputError, which counts the items of the piece."""
+    try:
+        return model.prepare(load)
+    except InputError as error:
+        if not done:
+            raise
+        raise InputError(f"{error} (Items are counted within a piece of X, which begins with item {done}.)") from error
 
 
 def checked(asked: Asked, items: Items, size: BatchSize) -> Items:
