@@ -124,9 +124,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(body)
         server.bodies.append(body)
         rows, answer = server.answer(body)
-        self.reply(200, answer)
-        with server.lock:
+        with server.lock:  # before the client can go on
             server.answered.update(map(repr, rows))
+        self.reply(200, answer)
 
     def reply(self, status: int, body, headers=()) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -9,13 +9,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import AskwhyError, Cancelled, FileError, InputError, near
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from askwhy.kept import Kept
     from askwhy.models.base import Model
 
@@ -35,7 +36,7 @@ class Given:
 
     X: list[Any]
     kind: str  # "photo" or "text"
-    labels: np.ndarray | None = None
+    labels: Sequence[str] | np.ndarray | None = None
 
 
 def inside(
@@ -108,7 +109,7 @@ def of_photos(files: Sequence[str]) -> Given:
             labels += [folder.name] * len(found) if classes else []
     if labels and len(labels) < len(paths):
         raise InputError("some of these photos lie in a folder for each class and others do not; name one folder that holds a folder for each class.")
-    return Given([str(path) for path in paths], "photo", np.array(labels) if labels else None)
+    return Given([str(path) for path in paths], "photo", labels or None)
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
@@ -200,6 +201,8 @@ def numbers(result: Kept) -> dict[str, Any]:
 
 
 def listed(value: Any) -> Any:
+    import numpy as np
+
     if isinstance(value, np.ndarray):
         return listed(value.tolist()) if value.size <= WHOLE else {"shape": list(value.shape)}
     if isinstance(value, (list, tuple)):
