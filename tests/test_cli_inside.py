@@ -56,6 +56,7 @@ def test_one_photo_shows_what_its_layers_give(folder):
     photo = folder / "photos/light/3.png"
     done = ask("net.py:make", photo, "--layer", "0", "--layer", "1", "--out", "one.npz")
     assert done.exit_code == 0, done.output
+    assert "where it looks: not answered: the model has no attention" in " ".join(done.stderr.split())
     found = Activations.load(folder / "one.npz")
     assert found.layers == ("0", "1")
     assert np.array_equal(found["1"], np.maximum(found["0"], 0))

@@ -32,7 +32,7 @@ def dream(
     steps: Annotated[int | None, typer.Option(help="How many steps. Default: the preset's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Another model that says whether it sees the class.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of real photos, to compare with.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63, help="Seed of the start and the motion.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the start and the motion.")] = 0,
     out: Annotated[Path, typer.Option(help="The report to write (.html), or of one preset a picture (.png, .svg, .pdf) or all numbers (.npz).")] = Path("dreams.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers for other programs, and write no file.")] = False,
 ) -> None:  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from askwhy.cli.dream import FIGURES, MODEL, PHOTOS
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import AskwhyError, Cancelled, FileError, InputError, near
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     from askwhy.kept import Kept
     from askwhy.models.base import Model
 
-MODEL = "A model of the zoo, or FILE.py:FUNCTION that returns a torch module or what askwhy.wrap makes of it."
 FILES = "Photos; a folder of them, or of a folder for each class; or a table of texts (.csv, .tsv, .parquet)."
-PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FIGURES = (".png", ".svg", ".pdf")
 FEW = 6  # items that are looked at one by one
 WHOLE = 1000  # numbers of an array that --json prints; of a larger one, its shape
 
@@ -60,6 +58,8 @@ def inside(
         given = read(files or (), text or (), column, label)
         wrapped, other = load_model(model), None if beside is None else load_model(beside)
         found, refused = answers(questions(wrapped, other, given, layer, method, seed))
+        for title, why in refused:
+            note(f"askwhy: {title}: not answered: {why}")
         hand_over(found, refused, model if beside is None else f"{model} and {beside}", out, as_json)
 
 
