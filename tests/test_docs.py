@@ -91,6 +91,7 @@ def test_arrows_point_down_only():
         "_version": 0,
         "_memory": 0,
         "files": 0,
+        "checks": 0,
         "absence": 1,
         "models": 1,
         "score": 1,

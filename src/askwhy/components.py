@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.absence import absent as absent
+from askwhy.checks import is_whole
 from askwhy.errors import InputError
 from askwhy.models.base import Items
 from askwhy.reading import Reading, whole
@@ -85,7 +86,7 @@ def patches(size: int | tuple[int, int] = 32, stride: int | tuple[int, int] | No
 def _pair(length: Any, what: str) -> tuple[int, int]:
     """Rows and columns from one number or two."""
     both = tuple(length) if isinstance(length, (tuple, list)) else (length, length)
-    if len(both) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in both):
+    if len(both) != 2 or not all(map(is_whole, both)):
         raise InputError(f"{what}={length!r}: give a whole number of pixels, or (rows, columns).")
     return int(both[0]), int(both[1])
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from askwhy._memory import resident
+from askwhy.checks import whole
 from askwhy.components import Components
-from askwhy.errors import Cancelled, InputError, ModelError
+from askwhy.errors import Cancelled, ModelError
 from askwhy.models.base import Model, is_out_of_memory
 from askwhy.score import Score, too_large
 from askwhy.tables import Background
@@ -64,9 +65,8 @@ def batch_size_for(score: Score, wanted: int | str, engine: Any = "forward") -> 
 def batch_size_of(model: Model, batch: Any, wanted: int | str, engine: Any = "forward") -> BatchSize:
     """The same for inputs like these; what was measured lives on the wrapped model. Raises InputError."""
     if wanted != "auto":
-        if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
-            raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
-        return BatchSize(int(wanted), int(wanted), fixed=True)
+        size = whole("batch_size", wanted, 1, instead="'auto' or ")
+        return BatchSize(size, size, fixed=True)
     each = max(int(batch[:1].nbytes), 1)
     on_gpu = getattr(getattr(batch, "device", None), "type", "cpu") != "cpu"
     per_call = "gradients" not in model.offers or on_gpu  # each call costs much, whatever its size

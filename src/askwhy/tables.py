@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.errors import InputError
 from askwhy.models.base import CATEGORICAL, DATE, NUMERIC, Items, frame_kinds, is_missing
 
@@ -122,7 +123,7 @@ def place_of_column(column: int | str, names: Sequence[str]) -> int:
                 f"there is no column {column!r} in the table; it has {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}."
             )
         return list(names).index(column)
-    if isinstance(column, bool) or not isinstance(column, (int, np.integer)) or not 0 <= column < len(names):
+    if not is_whole(column, 0, len(names) - 1):
         raise InputError(f"there is no column {column}: the table has {len(names)}, counted from 0.")
     return int(column)
 
@@ -168,7 +169,7 @@ def background(data: Any, rows: int = 100, how: str = "sample", seed: int = 0) -
         raise InputError(f"how={how!r}: choose one of {', '.join(map(repr, HOW))}.")
     if np.ndim(data) != 2 or not len(data):
         raise InputError(f"a background is made of a table [n, d], but the data have the shape {list(np.shape(data))}.")
-    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1:
+    if not is_whole(rows, 1):
         raise InputError(f"rows={rows!r}: give the number of rows to keep, 1 or more.")
     rng, count = np.random.default_rng(seed), min(int(rows), len(data))
     taken, weights = HOW[how](data, count, rng)

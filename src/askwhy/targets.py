@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.errors import LayerError, TargetError
 from askwhy.models.base import contents, show_shape, to_numpy
 from askwhy.tap import find_layer, hooked
@@ -49,7 +50,7 @@ def neuron(layer: Any, index: int | Sequence[Any]) -> Inside:
     """
     at = tuple(index) if isinstance(index, (tuple, list)) else (index,)
     whole = [one for one in at if one is not Ellipsis]
-    if not whole or len(at) > len(whole) + 1 or not all(map(is_count, whole)):
+    if not whole or len(at) > len(whole) + 1 or not all(is_whole(one, 0) for one in whole):
         raise TargetError(f"neuron({index!r}): give the number of a unit from 0 on, or one number for each axis, as (3, 0, 5) or (..., 5).")
 
     def read(out: torch.Tensor) -> torch.Tensor:
@@ -60,10 +61,6 @@ def neuron(layer: Any, index: int | Sequence[Any]) -> Inside:
         return found.flatten(1).mean(1) if found.ndim > 1 else found
 
     return Inside(layer, read, f"neuron {', '.join('...' if one is Ellipsis else str(one) for one in at)}")
-
-
-def is_count(number: Any) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and bool(number >= 0)
 
 
 def concept(layer: Any, direction: Any, name: str | None = None) -> Inside:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from askwhy.cli.results import FIGURES, write_result
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import AskwhyError, FileError, InputError, LayerError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 MODEL = "A model of the zoo, or FILE.py:FUNCTION that returns a torch module or what askwhy.wrap makes of it."
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FIGURES = (".png", ".svg", ".pdf")
 FILTERS = 8  # of a layer, where none are named
 
 
@@ -150,23 +150,11 @@ def hand_over(found: Sequence[tuple[str, Portrait]], model: str, out: Path, as_j
     if as_json:
         print(json.dumps([as_numbers(title, portrait) for title, portrait in found], indent=2))
         return
-    from askwhy.files import write_file
+    from askwhy.report.dreams import render_dreams
 
-    if out.suffix.lower() == ".npz":
-        found[0][1].save(out)
-    elif out.suffix.lower() == ".html":
-        from askwhy.report.dreams import render_dreams
-
-        write_file(out, render_dreams(found, model).encode())
-    else:
-        import io
-
-        file = io.BytesIO()
-        found[0][1].plot().figure.savefig(file, format=out.suffix.lower()[1:], dpi=150)  # type: ignore[union-attr]
-        write_file(out, file.getvalue())
     for _, portrait in found:
         print(portrait.summary())
-    note(f"askwhy: written to {out.resolve()}")
+    write_result(found[0][1], out, lambda: render_dreams(found, model))
 
 
 def as_numbers(title: str, portrait: Portrait) -> dict[str, Any]:

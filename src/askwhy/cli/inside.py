@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from askwhy.cli.dream import FIGURES, MODEL, PHOTOS
+from askwhy.cli.dream import MODEL, PHOTOS
+from askwhy.cli.results import FIGURES, write_result
 from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
 from askwhy.errors import AskwhyError, Cancelled, FileError, InputError, near
 
@@ -176,23 +176,14 @@ def hand_over(found: Sequence[tuple[str, Kept]], refused: Sequence[tuple[str, st
     if as_json:
         print(json.dumps([{"title": title, **numbers(result)} for title, result in found], indent=2))
         return
-    from askwhy.files import write_file
     from askwhy.report.inside import render_inside
 
-    title, first = found[0]
-    if out.suffix.lower() == ".npz":
-        first.save(out)
-    elif out.suffix.lower() == ".html":
-        write_file(out, render_inside(found, model, refused).encode())
-    else:
-        file = io.BytesIO()
-        first.plot().figure.savefig(file, format=out.suffix.lower()[1:], dpi=150)
-        write_file(out, file.getvalue())
     for _, result in found:
         print(result.summary())
+    title, first = found[0]
     if out.suffix.lower() != ".html" and len(found) > 1:
         note(f"askwhy: {out} holds the first answer, {title}; a report holds all, --out {out.with_suffix('.html')}.")
-    note(f"askwhy: written to {out.resolve()}")
+    write_result(first, out, lambda: render_inside(found, model, refused))
 
 
 def numbers(result: Kept) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from askwhy.cli.said import errors_in_one_sentence, note, progress_bar
+from askwhy.cli.results import FIGURES, write_result
+from askwhy.cli.said import errors_in_one_sentence, progress_bar
 from askwhy.errors import InputError, near
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from askwhy.models.base import Model
 
-PICTURES = (".pdf", ".png", ".svg")
 MODEL = "FILE.py:FUNCTION, a saved model (.json, .ubj, .txt, .cbm, .onnx), or an address (https://...)."
 CLASSES = "Names of the classes in the model's order, with commas between, where its file has none."
 OUT = "The picture to write (.png, .svg, .pdf), or all numbers, to load again (.npz)."
@@ -96,7 +95,7 @@ def check_out(out: Path, as_json: bool) -> None:
         return
     from askwhy.cli.results import check_place
 
-    check_place(out, f"a name that ends in {', '.join(PICTURES)} (a picture) or .npz (to load again)", (*PICTURES, ".npz"))
+    check_place(out, f"a name that ends in {', '.join(FIGURES)} (a picture) or .npz (to load again)", (*FIGURES, ".npz"))
 
 
 def table_and_truth(data: Path | None, label: str | None) -> tuple[pandas.DataFrame, np.ndarray]:
@@ -129,16 +128,8 @@ def hand_over(found: Any, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(numbers(found), indent=2))
         return
-    from askwhy.files import write_file
-
-    if out.suffix.lower() == ".npz":
-        found.save(out)
-    else:
-        file = io.BytesIO()
-        found.plot().figure.savefig(file, format=out.suffix.lower()[1:], dpi=150)
-        write_file(out, file.getvalue())
     print(found.summary())
-    note(f"askwhy: written to {out.resolve()}")
+    write_result(found, out)
 
 
 def numbers(found: Any) -> dict[str, Any]:

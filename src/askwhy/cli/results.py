@@ -6,23 +6,25 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from askwhy.cli.given import Item
+from askwhy.cli.said import note
 from askwhy.errors import FileError, InputError, MissingPackageError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from askwhy.cli.given import Item
     from askwhy.explanation import Explanation
     from askwhy.report import Case, Table
 
 HEAD = ("item", "method", "target", "versus", "score", "base_value", "component", "holds", "value", "std_error")
 PAGES, NUMBERS = ("", ".html", ".htm"), (".csv", ".npz", ".parquet")
+FIGURES = (".pdf", ".png", ".svg")
 
 
 def check_writable(out: Path) -> None:
@@ -57,6 +59,22 @@ def check_parquet() -> None:
     """Before the work. Raises MissingPackageError."""
     if not any(map(find_spec, ("pyarrow", "fastparquet"))):
         raise MissingPackageError("Parquet files are read and written by pyarrow, which is not here: pip install pyarrow")
+
+
+def write_result(result: Any, out: Path, page: Callable[[], str] | None = None) -> None:
+    """Its numbers (.npz), the page (.html), or its picture."""
+    from askwhy.files import write_file
+
+    end = out.suffix.lower()
+    if end == ".npz":
+        result.save(out)
+    elif end in PAGES and page is not None:
+        write_file(out, page().encode())
+    else:
+        file = io.BytesIO()
+        result.plot().figure.savefig(file, format=end[1:], dpi=150)
+        write_file(out, file.getvalue())
+    note(f"askwhy: written to {out.resolve()}")
 
 
 def hand_over(items: Sequence[Item], cases: Sequence[Case], model_name: str, out: Path, as_json: bool) -> None:

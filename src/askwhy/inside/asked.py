@@ -1,4 +1,4 @@
-"""What inside functions are asked, checked alike in all of them: whole numbers, and the answers or labels of items."""
+"""What inside functions are asked, checked alike in all of them: one of so many, and the answers or labels of items."""
 
 from __future__ import annotations
 
@@ -7,24 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.errors import InputError
 from askwhy.models.base import is_missing
 
 
-def is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def whole(name: str, value: Any, least: int = 0, most: float = np.inf, why: str = "") -> int:
-    """A whole number from `least` to `most`. Raises InputError."""
-    if not is_whole(value) or not least <= value <= most:
-        raise InputError(f"{name}={value!r}: give a whole number from {least} {f'to {most}' if np.isfinite(most) else 'on'}{why}.")
-    return int(value)
-
-
 def place(name: str, value: Any, count: int) -> int:
     """Which of so many. Raises InputError."""
-    if not is_whole(value) or not 0 <= value < count:
+    if not is_whole(value, 0, count - 1):
         raise InputError(f"{name}={value!r}: there are {count}, counted from 0.")
     return int(value)
 

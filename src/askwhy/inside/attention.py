@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.answer import pad, versions
+from askwhy.checks import whole
 from askwhy.errors import InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.inside import attention_words
-from askwhy.inside.asked import place, whole
+from askwhy.inside.asked import place
 from askwhy.inside.attended import Looked, look, relevance, rollout, rows_read
 from askwhy.inside.deleting import Tokens, deleted, tokens_of, with_shuffled_weights
 from askwhy.kept import Kept

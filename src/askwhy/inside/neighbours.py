@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alike import baseline_of, cosines, gathered, one_each, read_groups, senses, shifted
-from askwhy.inside.asked import place, whole
+from askwhy.inside.asked import place
 from askwhy.inside.nearness import nearest
 from askwhy.inside.occurrences import occurrences_of, read_sentences, read_vectors
 from askwhy.kept import Kept

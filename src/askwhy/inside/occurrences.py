@@ -12,9 +12,9 @@ from unicodedata import category, normalize
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.errors import InputError, LayerError, ModelError, UnsupportedError
 from askwhy.game import Progress
-from askwhy.inside.asked import is_whole
 from askwhy.inside.rows import real_parts
 from askwhy.layers import in_places, read_layers, real_places
 from askwhy.models.base import Items, to_numpy

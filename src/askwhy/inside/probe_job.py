@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.checks import whole
 from askwhy.errors import Cancelled, InputError
 from askwhy.game import Progress
-from askwhy.inside.asked import whole
 from askwhy.inside.probe_rows import Read, Words
 from askwhy.inside.probing import MEASURES, PROBES, Measure, Rows, description_length, fold_of, lookup, measure_of, one_fold, type_labels
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.errors import InputError, LayerError, near
 from askwhy.game import Progress, counted, progress_of
-from askwhy.inside.asked import listed, truth_of, whole
+from askwhy.inside.asked import listed, truth_of
 from askwhy.inside.placing import METHODS, WIDE, View, gathered, load_umap, viewed
 from askwhy.inside.rows import read_rows
 from askwhy.kept import Kept

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
 from askwhy.inside.alignment import Measure, compared, measures, products, rbf
-from askwhy.inside.asked import whole
 from askwhy.inside.rows import pooled_rows, stacked
 from askwhy.inside.stored import check_room, free_memory
 from askwhy.kept import Kept

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.answer import answer, pad
+from askwhy.checks import whole
 from askwhy.components import absent
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
@@ -88,8 +89,7 @@ def check_settings(aim: Aim, threshold: float | None, longest: int) -> None:
         if not isinstance(value, (int, float)) or not 0 < value < 1:
             raise InputError(f"{name}={value!r}: give a share above 0 and below 1.")
     for name, count in (("beam", aim.beam), ("longest", longest), ("samples", aim.samples)):
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise InputError(f"{name}={count!r}: give a whole number from 1 on.")
+        whole(name, count, 1)
     if aim.samples < fewest(aim):
         raise InputError(
             f"samples={aim.samples}: even a rule that never fails needs {fewest(aim)} cases to be sure of precision={aim.precision:g}; take more."

@@ -10,6 +10,7 @@ import numpy as np
 from askwhy._lazy import lazy
 from askwhy.absence import absent
 from askwhy.answer import answer
+from askwhy.checks import whole
 from askwhy.components import undivided
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
@@ -48,8 +49,7 @@ def expected_gradients(
     Erion et al. 2021. Raises InputError, UnsupportedError.
     Example: `askwhy.expected_gradients(net, x, background=train[:100], samples=400).plot()`.
     """
-    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 2:
-        raise InputError(f"samples={samples!r}: give a whole number from 2 on, better some hundred.")
+    whole("samples", samples, 2, why=", better some hundred")
     score = ask(model, x, target, versus)
     need_torch(score)
     check_floats(score)

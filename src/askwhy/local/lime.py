@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.answer import answer, in_words_of, pad
+from askwhy.checks import is_whole
 from askwhy.components import Components, absent
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
@@ -174,7 +175,7 @@ def check_settings(
     samples: int | None, width: float | None, selection: str, sampling: str, num_features: int | None, surrogate: str = "ridge", ridge: float = 1.0
 ) -> None:
     """One clear message for each wrong setting."""
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 10):
+    if samples is not None and not is_whole(samples, 10):
         raise InputError(f"samples={samples}: a regression needs at least 10, better several hundred.")
     if width is not None and not width > 0:
         raise InputError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy.checks import whole
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.explanation import Explanation
 from askwhy.local.lime import lime
@@ -91,8 +92,7 @@ def lime_pick(
 
 def check(k: int, items: int, by: str) -> None:
     for name, value in (("k", k), ("items", items)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(f"{name}={value!r}: give a whole number from 1 on.")
+        whole(name, value, 1)
     if by not in ("rule", "column"):
         raise InputError(f"by={by!r}: choose 'rule' or 'column'.")
 

@@ -12,6 +12,7 @@ from askwhy._lazy import lazy
 from askwhy._memory import resident
 from askwhy.absence import absent
 from askwhy.answer import answer
+from askwhy.checks import whole
 from askwhy.components import undivided
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
@@ -73,12 +74,11 @@ def integrated_gradients(
 
 def check_steps(steps: Any, quadrature: Any, tolerance: float) -> None:
     """One clear message for each wrong setting."""
-    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
-    if steps != "auto" and not (whole and steps >= 1):
-        raise InputError(f"steps={steps!r}: give 'auto' or a whole number from 1 on.")
+    if steps != "auto":
+        whole("steps", steps, 1, instead="'auto' or ")
     if quadrature is not None and quadrature not in RULES:
         raise InputError(f"quadrature={quadrature!r}: choose {' or '.join(map(repr, RULES))}.")
-    if quadrature is not None and not whole:
+    if quadrature is not None and steps == "auto":
         raise InputError(f"quadrature={quadrature!r} belongs to a number of steps; give steps= too, or leave quadrature out.")
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance}: the gap that is allowed, relative to the change of the score, has to be positive.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.answer import answer, pad
+from askwhy.checks import is_whole
 from askwhy.components import Recipe, absent
 from askwhy.conditional import CONDITIONAL, conditional
 from askwhy.errors import InputError
@@ -176,7 +177,7 @@ class Found:
 def check_settings(estimator: str, samples: int | None, tolerance: float | None) -> None:
     if estimator not in ("auto", "exact", *ESTIMATORS):
         raise InputError(f"estimator={estimator!r}: choose 'auto', 'exact', {', '.join(map(repr, ESTIMATORS))}.")
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 2):
+    if samples is not None and not is_whole(samples, 2):
         raise InputError(f"samples={samples!r}: give the number of coalitions to ask about, or None.")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"tolerance={tolerance!r}: the standard error to reach has to be positive, in units of the score.")

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from askwhy.checks import whole
 from askwhy.errors import AskwhyError, Cancelled, InputError, ModelError
 from askwhy.models.answers import Answers, keys_of
 from askwhy.models.base import Items, as_labels, contents
@@ -251,8 +252,8 @@ def check_options(url: Any, timeout: Any, retries: Any, concurrency: Any, rate: 
     if not isinstance(url, str):
         raise InputError(f"the address is a {type(url).__name__}; give a text such as 'https://host/v2/models/NAME'.")
     for name, value, least in (("retries", retries, 0), ("concurrency", concurrency, 1), ("batch", batch, 1), ("max_calls", max_calls, 1)):
-        if not (value is None and name == "max_calls") and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+        if not (value is None and name == "max_calls"):
+            whole(name, value, least)
     for name, value in (("timeout", timeout), ("rate", rate)):
         if not (value is None and name == "rate") and (isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1e9):
             raise InputError(f"{name}={value!r}: give a number above 0.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from askwhy._lazy import load
+from askwhy.checks import is_whole
 from askwhy.errors import InputError
 from askwhy.models.base import CATEGORICAL, DATE
 from askwhy.overall.support import binned
@@ -41,7 +42,7 @@ class Axis:
 
 def axis_of(table: Table, k: int, grid: Any, *, similar: bool = False) -> Axis:
     """grid: how many points, or the points themselves; levels of a category come in an order (`similar`: neighbours are alike)."""
-    if isinstance(grid, (bool, str)) or not (hasattr(grid, "__len__") or (isinstance(grid, (int, np.integer)) and grid > 1)):
+    if isinstance(grid, str) or not (hasattr(grid, "__len__") or is_whole(grid, 2)):
         raise InputError(f"grid={grid!r}: give the number of points, 2 or more, or the values of {table.names[k]!r} themselves.")
     made = (of_levels if table.kinds[k] == CATEGORICAL else of_numbers)(table, k, grid, similar)
     if len(made) < 2:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.checks import is_whole
 from askwhy.errors import AskwhyError, InputError, LayerError, ModelError, UnsupportedError
 from askwhy.layers import Read, channels_of, real_places
 from askwhy.models.base import Items, show_shape
@@ -156,7 +157,7 @@ def chosen_channels(asked: int | Sequence[int] | None, width: int, most: int, na
         return np.unique(np.linspace(0, width - 1, min(most, width)).round().astype(int)).tolist()  # type: ignore[no-any-return]
     given = list(dict.fromkeys([asked] if np.ndim(asked) == 0 else asked))  # type: ignore[arg-type]
     for channel in given:
-        if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or not 0 <= channel < width:
+        if not is_whole(channel, 0, width - 1):
             raise InputError(f"channels= has {channel!r}: layer {name!r} has {width} channels, counted from 0 to {width - 1}.")
     if not given:
         raise InputError(f"channels=[] names none of the {width} channels of layer {name!r}; leave it out for {most} of them.")

@@ -11,6 +11,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import versions
+from askwhy.checks import is_whole
 from askwhy.errors import InputError, UnsupportedError
 from askwhy.game import Progress, progress_of
 from askwhy.kept import Kept
@@ -191,7 +192,7 @@ def brief(value: float) -> str:
 
 
 def check(top: Any, by: str, field: str) -> None:
-    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
+    if not is_whole(top, 1):
         raise InputError(f"top={top!r}: give the number of items to keep for each channel, from 1 on.")
     for name, value, known in (("by", by, tuple(BY)), ("field", field, tuple(FIELDS))):
         if value not in known:

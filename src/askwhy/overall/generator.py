@@ -12,6 +12,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.errors import InputError
 from askwhy.game import Progress, progress_of
 from askwhy.kept import Kept
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 else:
     torch = lazy("torch", "torch")
+
+LARGEST = 2**64 - 1  # of a seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ class Generator(Kept):
 
     def sample(self, n: int, seed: int = 0) -> torch.Tensor:
         """n pictures [n, c, h, w] of random z."""
-        n, seed = whole("n", n, 1), whole("seed", seed, 0)
+        n, seed = whole("n", n, 1), whole("seed", seed, 0, LARGEST)
         with torch.no_grad():
             return self(torch.from_numpy(np.random.default_rng(seed).standard_normal((n, self.latent), dtype=np.float32)))
 
@@ -165,7 +168,7 @@ def train_generator(
         raise InputError(f"kind={kind!r}: choose {' or '.join(map(repr, KINDS))}.")
     steps = KINDS[kind].steps if steps is None else steps
     latent, steps = whole("latent", latent, 1), whole("steps", steps, 1)
-    seed, batch_size = whole("seed", seed, 0), whole("batch_size", batch_size, 2)
+    seed, batch_size = whole("seed", seed, 0, LARGEST), whole("batch_size", batch_size, 2)
     pictures = read_images(images)
     device = images.device if isinstance(images, torch.Tensor) else torch.device("cpu")
     of_run = {"kind": kind, "latent": latent, "seed": seed, "batch_size": batch_size, "shape": list(pictures.shape)}
@@ -188,12 +191,3 @@ def train_generator(
         flat(list(run.maker.parameters())), latent, run.shape, pictures.low, pictures.high,
         {"kind": kind, "steps": steps, "batch_size": batch_size}, details, seed, run.seconds, versions(),
     )  # fmt: skip
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """A number of Python's, which can be saved. Raises InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
-    if name == "seed" and value >= 2**64:
-        raise InputError(f"seed={value!r}: give a whole number below 2**64.")
-    return int(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.components import Components, features
 from askwhy.errors import InputError
 from askwhy.explanation import Explanation
@@ -132,8 +133,7 @@ def check(X: Any, y: Any, repeats: Any, seed: Any) -> None:
     if isinstance(X, Background):
         raise InputError("X is a background; its rows have no truth y. Give the rows of a test set.")
     for name, value, least in (("repeats", 1 if repeats is None else repeats, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on.")
+        whole(name, value, least)
 
 
 # ---- permutation ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import versions
+from askwhy.checks import is_whole
 from askwhy.errors import InputError, LayerError, UnsupportedError
 from askwhy.kept import Kept
 from askwhy.layers import torch_model
@@ -81,7 +82,7 @@ class Weights(Kept):
         """The kernels as colour pictures, or as signed maps, a line of channels for each; returns the axes and never shows them."""
         from askwhy import show
 
-        if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
+        if not is_whole(most, 1):
             raise InputError(f"most={most!r}: give how many kernels to show, 1 or more.")
         n, c, h = self.values.shape[:3]
         shown = min(n, most if self.colours or c == 1 else min(most, 16))

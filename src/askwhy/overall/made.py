@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from askwhy._lazy import lazy
+from askwhy.checks import whole
 from askwhy.errors import AskwhyError, InputError, ModelError
 from askwhy.models.base import contents, first_line, is_out_of_memory, show_shape, to_numpy
 from askwhy.models.pictures import from_values
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch", "torch")
 
-LARGEST = 2**63  # torch's generators take no seeds that are much larger
+LARGEST = 2**63 - 1  # of a seed; torch's generators take none that are much larger
 PRIOR = 0.15  # weight of |z|^2 / 2, in units of the score
 
 
@@ -57,7 +58,7 @@ def made_by(
     size = getattr(generator, "latent", None) if size is None else size
     if size is None or not callable(generator):
         raise InputError("generator= has to be a function z [n, latent] -> inputs [n, c, h, w]; a plain one needs size=, how many numbers z has.")
-    check_whole(size=size)
+    size = whole("size", size, 1)
     check_still(generator)
     prior = PRIOR if prior is None else prior
     if isinstance(prior, bool) or not isinstance(prior, (int, float)) or not 0 <= prior < float("inf"):
@@ -65,7 +66,7 @@ def made_by(
     like = placed(model, np.zeros(1))
     known = canvas_of_pictures(model, generator, shape, bounds)
     made = Made(
-        latent(generating(generator, model, known), int(size), float(prior), like), known.inputs if known else torch.clone, like.new_zeros(()), known
+        latent(generating(generator, model, known), size, float(prior), like), known.inputs if known else torch.clone, like.new_zeros(()), known
     )
     check_pictures(made)
     return made
@@ -126,10 +127,3 @@ def check_unused(**of_a_generator: Any) -> None:
     for name, value in of_a_generator.items():
         if value is not None:
             raise InputError(f"{name}={value!r} is about a generator's vector z; leave it out, or give generator=.")
-
-
-def check_whole(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        least = 0 if name == "seed" else 1
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < LARGEST:
-            raise InputError(f"{name}={value!r}: give a whole number from {least} on, below 2**63.")

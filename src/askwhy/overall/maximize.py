@@ -12,6 +12,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.errors import AskwhyError, InputError
 from askwhy.game import Progress, over_items, progress_of
 from askwhy.layers import torch_model
@@ -20,7 +21,7 @@ from askwhy.models.base import is_out_of_memory, to_numpy
 from askwhy.models.torch_module import TorchModel
 from askwhy.overall.ascent import Climb, Search, check_awake
 from askwhy.overall.judge import Beside, Jury, Reals, Verdict, beside, check_jury, judged, reals_of
-from askwhy.overall.made import PRIOR, Made, check_whole, made_by
+from askwhy.overall.made import LARGEST, PRIOR, Made, made_by
 from askwhy.overall.objectives import Aim, Scale, aims_of, classes_of, layers_in, log_probability, named
 from askwhy.overall.parameters import WAYS
 from askwhy.overall.portrait import Portrait, joined
@@ -62,8 +63,7 @@ def activation_maximization(
     wrapped = torch_model(model)
     how = chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate)
     aims = aims_of(wrapped, target, versus)
-    check_whole(copies=copies, seed=seed)
-    copies, seed = int(copies), int(seed)
+    copies, seed = whole("copies", copies, 1), whole("seed", seed, 0, LARGEST)
     if layers is not None and images is None:
         raise InputError(f"layers={layers!r}: on these the portraits are compared with real images, and there are none; give images=.")
     made = made_by(wrapped, how.parameters, generator, size, prior, shape, bounds, images)
@@ -109,12 +109,11 @@ def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
         raise InputError(f"parameters={parameters!r}: {remedy}.")
     if regularizer is not None and not isinstance(regularizer, Regularizer):
         raise InputError(f"regularizer={regularizer!r}: give a value of askwhy.regularizers, as l1(10) + jitter(8), or regularizers.none.")
-    check_whole(**{"steps": 1 if steps is None else steps})
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf")):
         raise InputError(f"rate={rate!r}: give a positive number.")
     if balance is not None and not isinstance(balance, bool):
         raise InputError(f"balance={balance!r}: give True (penalties in units of the score's slope) or False (in units of the score).")
-    given |= {"steps": None if steps is None else int(steps), "rate": None if rate is None else float(rate)}
+    given |= {"steps": None if steps is None else whole("steps", steps, 1), "rate": None if rate is None else float(rate)}
     how = replace(how, **{name: value for name, value in given.items() if value is not None})
     if how.parameters != "pixels" and any(part.after for part in how.regularizer.parts):
         names = " + ".join(part.name for part in how.regularizer.parts if part.after)
@@ -172,7 +171,7 @@ def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
 def in_groups(search: Search, batch_size: int | str) -> Iterator[Search]:
     """Some portraits at a time; copies of a target that have to differ stay together. Raises InputError."""
     n = len(search.aims)
-    together = n if batch_size == "auto" else checked_size(batch_size)
+    together = n if batch_size == "auto" else whole("batch_size", batch_size, 1, instead="'auto' or ")
     if search.model.seed is not None:  # runs inputs one by one, so that a layer gives a row at a time
         together = batch_size = 1
     if batch_size == "auto":
@@ -183,12 +182,6 @@ def in_groups(search: Search, batch_size: int | str) -> Iterator[Search]:
         together = max(copies, together - together % copies)
     for start in range(0, n, together):
         yield search.part(slice(start, start + together))
-
-
-def checked_size(wanted: Any) -> int:
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
-        raise InputError(f"batch_size={wanted!r}: give 'auto' or a whole number from 1 on.")
-    return int(wanted)
 
 
 def sought(groups: list[Search], how: Preset, tick: Progress | None) -> tuple[list[Climb], list[dict[str, Any]], bool]:

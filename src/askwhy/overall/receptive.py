@@ -13,6 +13,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.answer import versions
+from askwhy.checks import whole
 from askwhy.components import grid_of
 from askwhy.errors import InputError, LayerError, UnsupportedError
 from askwhy.game import batch_size_of, in_chunks
@@ -23,7 +24,7 @@ from askwhy.models.fast import copy_in
 from askwhy.models.state import attributes
 from askwhy.models.torch_module import TorchModel
 from askwhy.overall.footprint import boxes_of, smallest_box
-from askwhy.overall.made import check_whole
+from askwhy.overall.made import LARGEST
 from askwhy.tap import hooked
 from askwhy.targets import check_layer, ending_at
 
@@ -118,7 +119,7 @@ def receptive_field(
     [n, c, steps]; UnsupportedError where NaN or gradients are stopped on their way. Example: `askwhy.receptive_field(model, "layer3", photos).plot()`.
     """
     began = time.perf_counter()
-    check_whole(seed=seed)
+    whole("seed", seed, 0, LARGEST)
     wrapped = torch_model(model)
     name = one_layer(wrapped, layer)
     items = wrapped.prepare(x)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.components import Components, features
 from askwhy.errors import Cancelled, InputError, ModelError, UnsupportedError
 from askwhy.game import Progress
@@ -70,7 +71,7 @@ def splits(estimator: Any, X: Any, y: np.ndarray, folds: Any, repeats: int, seed
     from sklearn.base import is_classifier
     from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
-    if isinstance(folds, bool) or not (hasattr(folds, "split") or (isinstance(folds, (int, np.integer)) and folds > 1)):
+    if not (hasattr(folds, "split") or is_whole(folds, 2)):
         raise InputError(f"folds={folds!r}: give a whole number from 2 on, or a splitter of scikit-learn.")
     if not hasattr(folds, "split"):
         folds = (RepeatedStratifiedKFold if is_classifier(estimator) else RepeatedKFold)(n_splits=int(folds), n_repeats=repeats, random_state=seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from askwhy.checks import is_whole
 from askwhy.errors import InputError
 from askwhy.show.pictures import fonts, wrapped
 
@@ -85,5 +86,5 @@ def parted(order: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_count(argument: str, count: int, least: int) -> None:
     """Raises InputError."""
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+    if not is_whole(count, least):
         raise InputError(f"{argument}={count!r}: give how many to show, {least} or more.")
