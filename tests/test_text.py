@@ -303,6 +303,87 @@ def test_a_model_that_answers_otherwise_where_it_is_padded_on_the_left_is_refuse
     assert torch.equal(state, torch.get_rng_state())
 
 
+class Mean(nn.Module):
+    """The mean over all places, those that only fill a text up too where `masked` is False."""
+
+    def __init__(self, masked: bool, fill: bool = True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head, self.masked = nn.Embedding(len(WORDS), 8), nn.Linear(8, 2), masked
+        if not fill:
+            self.table.weight.data[0] = 0
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask[:, :, None] if self.masked else torch.ones_like(input_ids)[:, :, None]
+        return self.head((self.table(input_ids) * mask).sum(1) / mask.sum(1))
+
+
+class Chance(Mean):
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids, attention_mask) + torch.rand(len(input_ids), 2)
+
+
+class Last(Mean):
+    def forward(self, input_ids, attention_mask):
+        return self.head(self.table(input_ids)[:, -1])
+
+
+class Total(Mean):
+    """A sum, to which the filling adds nothing: it needs no mask."""
+
+    def forward(self, input_ids):
+        return self.head(self.table(input_ids).sum(1))
+
+
+def filled_right() -> PreTrainedTokenizerFast:
+    made = word_pieces()
+    made.model_input_names = ["input_ids", "attention_mask"]
+    return made
+
+
+@pytest.mark.parametrize(
+    "net", [Mean(False), Last(True), Mean(False, fill=False)], ids=["a mean of the filling too", "the last place", "a mean that counts it"]
+)
+def test_a_model_that_reads_what_fills_a_text_up_is_refused(net):
+    model = aw.wrap(net.eval(), tokenizer=filled_right())
+    with pytest.raises(InputError, match="filled up on the right.*ask about one text at a time.*padding_side = 'left'"):
+        aw.input_x_gradient(model, ["bad", "a great film"], 1)
+    with pytest.raises(InputError, match="filled up on the right"):
+        aw.activations(model, ["bad", "a great film"], "table")
+    aw.input_x_gradient(model, ["bad", "great"], 1)
+    aw.input_x_gradient(model, "a great film", 1)
+
+
+def test_a_model_to_which_the_filling_is_nothing_reads_texts_together():
+    for net in (Mean(True), Chance(True), Total(True, fill=False)):
+        tokenizer = filled_right()
+        if isinstance(net, Total):
+            tokenizer.model_input_names = ["input_ids"]
+        model = aw.wrap(net.eval(), tokenizer=tokenizer, seed=0 if isinstance(net, Chance) else None)
+        found = aw.input_x_gradient(model, ["bad", "a great film"], 1)
+        one = aw.input_x_gradient(model, "bad", 1)
+        np.testing.assert_allclose(found.prediction[0], one.prediction[0], rtol=1e-5)
+        np.testing.assert_allclose(found.values[0][: len(one.values[0])], one.values[0], rtol=1e-5)
+
+
+def test_words_that_are_left_out_are_not_made_up_for_by_the_filling():
+    """Of a model that reads the filling, each length is asked about by itself."""
+    net = Mean(False).eval()
+    model, tokenizer = aw.wrap(net, tokenizer=filled_right()), filled_right()
+    texts = ["bad", "a great film , sad too long .", "not a film"]
+    with torch.no_grad():
+        own = torch.cat([net(**tokenizer(text, return_tensors="pt")) for text in texts])
+    np.testing.assert_allclose(model.outputs(model.prepare("a great film"), texts), own, rtol=1e-5)
+    masked = aw.wrap(Mean(True).eval(), tokenizer=filled_right())
+    sizes = []
+    hook = masked.net.head.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
+    for _ in range(2):
+        masked.outputs(masked.prepare("a great film"), texts)
+    hook.remove()
+    assert sizes[-1] == 3  # together
+    assert sizes.count(1) == 3 + 2  # what proves it runs once; and the two texts are prepared
+
+
 def test_words_that_are_left_out_change_the_length_and_nothing_else():
     net = gpt2()
     left, right = aw.wrap(net, tokenizer=padded_left()), aw.wrap(net, tokenizer=word_pieces())

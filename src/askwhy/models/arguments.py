@@ -26,8 +26,21 @@ else:
 FIXED = ("mask", "token_type_ids", "position_ids", "segment_ids", "labels")  # ends of names of what says how to read another input
 
 
-class PaddedLeft(dict[str, Any]):
-    """Inputs by name that a tokenizer has filled up on the left, where a token no longer stands at the place that it has alone."""
+class Padded(dict[str, Any]):
+    """Inputs by name that a tokenizer has filled up: on the left a token no longer stands at the place that it has alone."""
+
+    def __init__(self, found: Mapping[str, np.ndarray], masks: np.ndarray) -> None:
+        super().__init__(found)
+        self.lengths, self.left = masks.sum(1).tolist(), not masks[:, 0].all()
+
+    def alone(self, which: Any, length: int) -> dict[str, Any]:
+        """Texts of this length as they are by themselves."""
+        return {name: ends(rows[which], length, self.left) for name, rows in self.items()}
+
+
+def ends(rows: Any, length: int, left: bool) -> Any:
+    """Rows [n, length] without what fills them up."""
+    return rows[:, -length:] if left else rows[:, :length]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +148,7 @@ def read_arguments(net: torch.nn.Module, x: Any, place: Callable[[torch.Tensor],
         shapes = ", ".join(f"{name} {show_shape(v)}" for name, v in values.items() if isinstance(v, torch.Tensor)) or contents(x)
         raise InputError(f"x holds {shapes}; the first axis of every input counts the items, and has to be the same.")
     found = Arguments(values, names, kind)
-    return placed_alike(net, found) if isinstance(x, PaddedLeft) else found
+    return placed_alike(net, found, x) if isinstance(x, Padded) else found
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
@@ -165,47 +178,69 @@ def accepted(net: torch.nn.Module, x: Any, kind: type) -> tuple[str, ...] | None
     raise InputError(f"x is a tuple of {len(x)} inputs, and the model's forward takes {len(named)} ({', '.join(named)}); a list is a batch of items.")
 
 
-# ---- texts that are filled up on the left ---------------------------------------------------------------------------
+# ---- texts that are filled up ----------------------------------------------------------------------------------------
 
 
-def placed_alike(net: torch.nn.Module, given: Arguments) -> Arguments:
-    """The same for a model that counts places from the first token, with position_ids for one that is to be told; seen on the shortest text.
+def placed_alike(net: torch.nn.Module, given: Arguments, texts: Padded) -> Arguments:
+    """The same for a model to which the filling is nothing; with position_ids for one that is to be told the places. Seen on the shortest text.
 
     Raises InputError where the text does not get what it gets alone.
     """
-    if any(module.training for module in net.modules()):
-        return given  # it is refused for that
     mask = given.values.get("attention_mask")
     ways = [given]
-    if mask is not None and given.names is not None and "position_ids" in inspect.signature(net.forward).parameters:
+    if texts.left and mask is not None and given.names is not None and "position_ids" in inspect.signature(net.forward).parameters:
         places = (mask.cumsum(1) - 1).clamp(min=0)
         ways.append(replace(given, values={**given.values, "position_ids": places}, names=(*given.names, "position_ids")))
-    gaps = [] if mask is None else [gap(net, way.rows([int(mask.sum(1).argmin())])) for way in ways]
-    best = min(range(len(gaps)), key=gaps.__getitem__, default=0)
-    if not gaps or not gaps[best] <= 1:
+    gaps = [gap(net, way, texts) for way in ways]
+    best = min(range(len(gaps)), key=gaps.__getitem__)
+    if not gaps[best] <= 1:
+        side, other = ("left", "right") if texts.left else ("right", "left")
         raise InputError(
-            "the texts have different lengths and are filled up on the left, where this model answers otherwise than for a text alone; "
-            "ask about one text at a time, or set tokenizer.padding_side = 'right' if the model can read that."
+            f"the texts have different lengths and are filled up on the {side}, where this model answers otherwise than for a text alone; "
+            f"ask about one text at a time, or set tokenizer.padding_side = {other!r} if the model can read that."
         )
     return ways[best]
 
 
-def gap(net: torch.nn.Module, padded: Arguments) -> float:
-    """How far a model's outputs for one text are from those without its padding: largest difference / largest number / what rounding explains."""
-    length = int(padded.values["attention_mask"].sum())
-    alone = replace(padded, values={name: v[:, -length:] if is_rows(v) else v for name, v in padded.rows([0]).values.items()})
-    like = padded.values["attention_mask"]
+def reads_filled(net: torch.nn.Module, given: Arguments, texts: Padded) -> bool:
+    """Whether the shortest text gets what it gets alone."""
+    return gap(net, given, texts) <= 1
+
+
+def gap(net: torch.nn.Module, given: Arguments, texts: Padded) -> float:
+    """How far a model's outputs for the shortest text are from those without its filling: largest difference / largest number / what rounding explains.
+
+    0 for a model that draws random numbers, of which it cannot be told; one in training mode is refused for that.
+    """
+    if any(module.training for module in net.modules()):
+        return 0.0
+    which = int(np.argmin(texts.lengths))
+    length, filled = texts.lengths[which], given.rows([which])
+    alone = replace(filled, values={name: ends(v, length, texts.left) if is_rows(v) else v for name, v in filled.values.items()})
+    like = next(v for v in given.values.values() if is_rows(v))
     state = random_state(like)
     try:
-        with torch.no_grad(), said_clearly(padded.described()):
-            outs, own = (tensors_of(one.passed(net, one.values)) for one in (padded, alone))
+        with torch.no_grad(), said_clearly(filled.described()):
+            out, own, again = (tensors_of(one.passed(net, one.values)) for one in (filled, alone, alone))
     finally:
         set_random_state(like, state)
-    pairs = [(a[:, -length:] if a.ndim > 1 and a.shape[1] != b.shape[1] else a, b) for a, b in zip(outs, own, strict=False)]
-    found = [
-        float((a - b).abs().max() / b.abs().max() / max(1e-4, 16 * torch.finfo(b.dtype).eps)) for a, b in pairs if a.shape == b.shape and b.any()
-    ]
-    return max(found, default=float("inf"))
+    if 1 < apart(own, again) < float("inf"):
+        return 0.0
+    return apart([ends(a, length, texts.left) if a.ndim > 1 and a.shape[1] != b.shape[1] else a for a, b in zip(out, own, strict=False)], own)
+
+
+def apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """The largest difference, over the largest number, over what rounding explains."""
+    return max((differing(a, b) for a, b in zip(some, others, strict=False) if a.shape == b.shape), default=float("inf"))
+
+
+def differing(a: torch.Tensor, b: torch.Tensor) -> float:
+    usual = a.isfinite() & b.isfinite()
+    if not torch.equal(a[~usual].nan_to_num(), b[~usual].nan_to_num()):
+        return float("inf")
+    largest = torch.cat([a[usual], b[usual], a.new_zeros(1)]).abs().max()
+    gap = (a[usual] - b[usual]).abs().max() if usual.any() else largest
+    return float(gap / largest) / max(1e-4, 16 * torch.finfo(b.dtype).eps) if gap else 0.0
 
 
 def tensors_of(out: Any) -> list[torch.Tensor]:

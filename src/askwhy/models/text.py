@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from askwhy.errors import InputError
-from askwhy.models.arguments import PaddedLeft
+from askwhy.models.arguments import Padded
 from askwhy.reading import Reading
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -64,19 +64,19 @@ def by_transformers(tokenizer: Any, texts: list[Text]) -> Encoded:
 def taken(tokenizer: Any, made: Any) -> dict[str, np.ndarray]:
     """What the model takes of what a tokenizer made."""
     found = {name: np.asarray(made[name]) for name in INPUTS if name in made and name in tokenizer.model_input_names}
-    return PaddedLeft(found) if not np.asarray(made["attention_mask"])[:, 0].all() else found
+    masks = np.asarray(made["attention_mask"])
+    return found if masks.all() else Padded(found, masks)
 
 
-def in_groups(texts: Sequence[str], tokenizer: Any, run: Callable[[Any], Any]) -> Any:
-    """The scores [m, k] of texts in which words may be missing, by run(inputs)."""
+def in_groups(texts: Sequence[str], tokenizer: Any, run: Callable[[Any], Any], together: Callable[[Padded], bool]) -> Any:
+    """The scores [m, k] of texts in which words may be missing, by run(inputs); together: whether the model reads filled texts as it reads each."""
     if hasattr(tokenizer, "convert_ids_to_tokens"):
         made = tokenizer(list(texts), padding=len(texts) > 1)
         check_lengths(made["attention_mask"], getattr(tokenizer, "model_max_length", None))
         given = taken(tokenizer, made)
-        if not isinstance(given, PaddedLeft):
+        if not isinstance(given, Padded):
             return run(given)
-        lengths = [sum(mask) for mask in made["attention_mask"]]
-        return of_each_length(lengths, lambda which, length: run({name: one[which, -length:] for name, one in given.items()}))
+        return run(dict(given)) if together(given) else of_each_length(given.lengths, lambda which, length: run(given.alone(which, length)))
     rows = [ids_of(tokenizer, text)[0] for text in texts]  # a function does not fill up
     if not all(map(len, rows)):
         empty = next(text for text, row in zip(texts, rows, strict=True) if not len(row))

@@ -12,7 +12,7 @@ import numpy as np
 
 from askwhy._lazy import lazy
 from askwhy.errors import AskwhyError, InputError, ModelError, UnsupportedError
-from askwhy.models.arguments import Arguments, read_arguments, whole_inputs
+from askwhy.models.arguments import Arguments, Padded, read_arguments, reads_filled, whole_inputs
 from askwhy.models.base import Items, check_finite, first_line, is_out_of_memory, said_clearly, show_shape, to_numpy
 from askwhy.models.fast import as_dtype, cast, copy_in, twin
 from askwhy.models.incremental import incremental
@@ -144,7 +144,7 @@ class TorchModel:
     def outputs(self, items: Items, batch: torch.Tensor | list[str], owners: Sequence[int] | None = None) -> Any:
         with torch.no_grad():
             if isinstance(batch, list):
-                return in_groups(batch, self.tokenizer, self._read)
+                return in_groups(batch, self.tokenizer, self._read, self._reads_filled)
             return self.forward(batch, items.beside(range(len(items)) if owners is None else owners))
 
     def _read(self, given: Any) -> Any:
@@ -152,6 +152,12 @@ class TorchModel:
         arguments = read_arguments(self.net, given if isinstance(given, dict) else (given,), self._place)
         with said_clearly(arguments.described()):
             return self.scores(arguments.passed(self.net, arguments.values))
+
+    def _reads_filled(self, texts: Padded) -> bool:
+        """On the left each length is asked about by itself, since a model may have to be told the places."""
+        if not texts.left and "filled" not in self.memory:
+            self.memory["filled"] = reads_filled(self.net, read_arguments(self.net, dict(texts), self._place), texts)
+        return not texts.left and self.memory["filled"]
 
     def engine(self, items: Items, item: int, samples: torch.Tensor, calls: int, precision: str) -> tuple[Callable[[Any], Any] | None, str]:
         if precision not in ("float32", "bfloat16"):
