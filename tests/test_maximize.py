@@ -12,8 +12,10 @@ from torch import nn
 import askwhy as aw
 from askwhy import regularizers as r
 from askwhy.errors import InputError, LayerError, ModelError, TargetError
+from askwhy.models.base import to_numpy
 from askwhy.models.torch_module import TorchModel
 from askwhy.overall import parameters
+from askwhy.overall.ascent import Search
 from askwhy.overall.canvas import canvas_of
 from askwhy.overall.judge import shares
 from askwhy.overall.objectives import aims_of, named
@@ -693,6 +695,23 @@ def test_the_best_step_is_that_of_the_score_less_the_penalties_within():
     for k in range(2):
         best, last = (aw.activation_maximization(made, -aw.aim(k), regularizer=held + more, **options) for more in (r.none, r.noise(1e-9)))
         assert worth(best) >= worth(last) - 1e-3, "noise in a regularizer means that the last step is kept"
+
+
+@pytest.mark.parametrize("change", [{"regularizer": r.noise(1e-3)}, {"regularizer": r.jitter(1)}, {"balance": True}])
+@pytest.mark.parametrize("steps", [1, 20, 90])
+def test_steps_that_cannot_be_compared_are_averaged_and_the_last_count_most(monkeypatch, change, steps):
+    seen: list[np.ndarray] = []
+    penalty = Search.penalty
+    monkeypatch.setattr(Search, "penalty", lambda self, p: seen.append(to_numpy(p).copy()) or penalty(self, p))
+    options = {"preset": "naive", "score": "raw", "shape": (3, 16, 16), "bounds": (0, 1)}
+    found = aw.activation_maximization(trained_norm(), 0, steps=steps, **options, **change)
+    weights = np.zeros(steps)
+    for k in range(steps):  # each picture takes its share of the mean, and those before it share the rest
+        share = max(2 / (k + 2), 0.03)
+        weights *= 1 - share
+        weights[k] = share
+    assert weights.sum() == pytest.approx(1)
+    assert np.allclose(found.values, np.tensordot(weights, np.array(seen), 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("held", [r.batch_norm(1.0), r.diversity(1.0)])

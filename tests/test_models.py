@@ -391,6 +391,17 @@ def test_a_byte_table_is_a_table_unless_there_is_a_transform():
     np.testing.assert_array_equal(why.values, ones)
 
 
+def test_a_stack_of_grey_pictures_is_a_list_of_them():
+    stack = (np.random.default_rng(0).random((5, 20, 16)) * 255).astype(np.uint8)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(320, 2)).eval()
+    model = aw.wrap(net, transform=lambda photo: torch.from_numpy(np.asarray(photo.convert("L"), np.float32)[None] / 255))
+    items = model.prepare(stack)
+    assert np.array_equal(items.batch, stack[:, None].astype(np.float32) / 255)
+    assert len(model.prepare(stack[0])) == 1
+    assert np.array_equal(aw.gradient(model, stack, 0).values, aw.gradient(model, list(stack), 0).values)
+    assert len(model.prepare(np.zeros((20, 16, 3), np.uint8))) == 1  # one in colour
+
+
 def test_uint8_pictures_for_a_function():
     array = (np.random.default_rng(0).random((2, 16, 20, 3)) * 255).astype(np.uint8)
     f = lambda b: b.reshape(len(b), -1).mean(1)  # noqa: E731

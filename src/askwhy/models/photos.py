@@ -26,10 +26,10 @@ class Photos:
 
 
 def raw_items(x: Any, has_transform: bool) -> list[Any] | None:
-    """The photos as a list, or None when x is a batch of numbers already. A byte array [n, d] is a table unless a transform waits."""
+    """The photos as a list, or None when x is a batch of numbers already. Byte arrays [n, d] and [n, h, w] are numbers unless a transform waits."""
     if is_picture(x) and (has_transform or np.ndim(x) != 2):
         return [x]
-    if isinstance(x, np.ndarray) and x.ndim == 4 and len(x) and is_picture(x[0]):
+    if isinstance(x, np.ndarray) and x.ndim in ((3, 4) if has_transform else (4,)) and len(x) and is_picture(x[0]):
         return list(x)
     if isinstance(x, (list, tuple)) and len(x) and is_picture(x[0]) and (has_transform or np.ndim(x[0]) != 2):
         return list(x)

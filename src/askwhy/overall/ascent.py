@@ -28,6 +28,7 @@ else:
     torch = lazy("torch", "torch")
 
 LOUDER = (10.0, 100.0, 300.0)  # times the noise of the start, where a neuron is off
+LATE = 0.03  # weight of the last step in the running mean of the leaves
 SMOOTH = 0.9  # of the running mean of the slope, in units of which penalties count
 
 
@@ -91,9 +92,12 @@ class Search:
                     if self.plain:
                         climb.pace = mean_size(leaf.grad) if step == 0 else climb.pace
                         leaf.grad /= climb.pace
-                    better = self.better(value, top)
-                    top = value if top is None else torch.where(better, value, top)
-                    climb.best[better] = leaf.detach()[better]
+                    if self.comparable:
+                        top = value if top is None else torch.maximum(value, top)
+                        better = value == top
+                        climb.best[better] = leaf.detach()[better]
+                    else:
+                        climb.best.lerp_(leaf.detach(), max(2 / (step + 2), LATE))
                     climb.trace.append(to_numpy(gains).astype(np.float64))
                     steps_up.step()
                     self.clean(leaf, step)
@@ -111,10 +115,10 @@ class Search:
         """Whether each picture can be sought without the others."""
         return all(part.alone for part in self.regularizer.parts)
 
-    def better(self, value: torch.Tensor, top: torch.Tensor | None) -> torch.Tensor:
-        """Which pictures are the best so far: where each step sees other noise, or penalties in another unit, the last ones."""
-        comparable = not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
-        return value >= top if comparable and top is not None else torch.ones_like(value, dtype=torch.bool)
+    @property
+    def comparable(self) -> bool:
+        """Whether the best step can be told: not where each sees other noise, or penalties in another unit. There the last ones are averaged."""
+        return not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
 
     def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """The aims [n], the penalties within [n], and the slope of both at the pictures; the unit of penalties follows the aims' slope."""
