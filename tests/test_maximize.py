@@ -714,6 +714,42 @@ def test_steps_that_cannot_be_compared_are_averaged_and_the_last_count_most(monk
     assert np.allclose(found.values, np.tensordot(weights, np.array(seen), 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("held", [r.none, r.batch_norm(0.5)])
+def test_the_mean_slope_of_several_views_is_climbed(balance, held):
+    """One step of plain ascent on a linear picture, beside slopes that are taken by hand under the same noise."""
+    made, views = trained_norm(), 5
+    options = {"preset": "naive", "score": "raw", "shape": (3, 16, 16), "bounds": (0, 1), "rate": 0.05, "balance": balance}
+    runs = [aw.activation_maximization(made, 0, regularizer=held + r.noise(0.3), views=views, steps=steps, **options) for steps in (1, 2)]
+    first = torch.from_numpy(runs[0].values).requires_grad_()
+    chance = torch.Generator().manual_seed(2**32)
+    gains, penalties = [], []
+    for _ in range(views):
+        x = first + 0.3 * torch.randn(3, 16, 16, generator=chance)
+        gains.append(made(x)[:, 0])
+        if held.parts:
+            penalties.append(part(held).within(TorchModel(made), x).penalty({"1": made[:2](x)}, None))
+    (up,) = torch.autograd.grad(sum(gains).sum() / views, first)
+    if penalties:
+        (down,) = torch.autograd.grad(sum(penalties).sum() / views, first)
+        up = up - down * (up.abs().sum() if balance else 1)
+    second = (first + 0.05 * up / up.abs().mean()).clamp(0, 1).detach()
+    share = 2 / 3  # of the second step in the mean of both
+    assert np.allclose(runs[1].values, (1 - share) * runs[0].values + share * second.numpy(), atol=1e-5)
+    assert runs[1].trace[0] == pytest.approx(sum(gains).item() / views, rel=1e-4)
+    assert runs[1].model_calls == 2 * views
+    assert runs[1].params["views"] == views
+
+
+def test_views_are_for_what_looks_different_each_time():
+    options = {"shape": (3, 16, 16), "bounds": (0, 1), "steps": 2}
+    with pytest.raises(InputError, match="views=3: without noise or motion all are alike"):
+        aw.activation_maximization(trained_norm(), 0, preset="yosinski", views=3, **options)
+    with pytest.raises(InputError, match="views=0: give a whole number from 1 on"):
+        aw.activation_maximization(trained_norm(), 0, views=0, **options)
+    assert aw.activation_maximization(trained_norm(), 0, regularizer=r.l2(1.0), **options).model_calls == 2, "the preset's views have nothing to do"
+
+
 @pytest.mark.parametrize("held", [r.batch_norm(1.0), r.diversity(1.0)])
 def test_balance_is_for_penalties_within_too(held):
     options = {"preset": "naive", "score": "raw", "regularizer": held, "copies": 2, "shape": (3, 16, 16), "bounds": (0, 1), "steps": 40}

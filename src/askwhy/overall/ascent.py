@@ -63,6 +63,7 @@ class Search:
     scale: Scale | None = None  # of the classes' scores
     plain: bool = False  # whether steps are as long as the gradient, and not made even by Adam
     balance: bool = False  # whether penalties count in units of the score's slope
+    views: int = 1  # how often a step looks at the pictures, each time under other noise and motion
     within: tuple[Within, ...] = ()  # the regularizer's penalties on what layers give
     alone: bool = True  # whether these are all that are sought
 
@@ -118,20 +119,27 @@ class Search:
     @property
     def comparable(self) -> bool:
         """Whether the best step can be told: not where each sees other noise, or penalties in another unit. There the last ones are averaged."""
-        return not self.balance and not any(part.motion is not None or part.noise is not None for part in self.regularizer.parts)
+        return not self.balance and not self.regularizer.random
 
-    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """The aims [n], the penalties within [n], and the slope of both at the pictures; the unit of penalties follows the aims' slope."""
+    def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The aims [n], the penalties within [n], and the slope of both at the pictures, in the mean of the views.
+
+        The unit of penalties follows the aims' slope.
+        """
+        views = [self.view(p, run, chance) for _ in range(self.views)]
+        gains, apart, slope, back = (torch.stack(each).mean(0) for each in zip(*views, strict=True))
+        size = slope.abs().flatten(1).sum(1) if self.balance else p.new_ones(len(p))
+        climb.unit = size if climb.unit is None else torch.lerp(size, climb.unit, SMOOTH)
+        return gains, apart, slope - climb.unit[:, None, None, None] * back
+
+    def view(self, p: torch.Tensor, run: Any, chance: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The aims [n], the penalties within [n], and the slopes of each at the pictures, as they are shown once."""
         gains, apart = run(self.made.inputs(self.moved(p, chance)))
-        slope = slope_of(gains if self.balance else gains - apart, p)
-        if self.balance:
-            size = slope.abs().flatten(1).sum(1)
-            climb.unit = size if climb.unit is None else torch.lerp(size, climb.unit, SMOOTH)
-        else:
-            climb.unit = p.new_ones(len(p))
         if not self.within:
-            return gains.detach(), 0.0, slope
-        return gains.detach(), apart.detach(), slope - slope_of(climb.unit * apart, p) if self.balance else slope
+            return gains.detach(), torch.zeros_like(gains), slope_of(gains, p), p.new_zeros(())
+        if not self.balance:
+            return gains.detach(), apart.detach(), slope_of(gains - apart, p), p.new_zeros(())
+        return gains.detach(), apart.detach(), slope_of(gains, p), slope_of(apart, p)
 
     def penalty(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The sum of the penalties [n], and its slope at the pictures."""
@@ -201,7 +209,7 @@ class Search:
         """inputs -> the aims [n] and the penalties within [n]; by a faster twin where only the output counts."""
         if not layers_in(self.aims) and not self.within:
             read = lambda outputs: torch.cat(raised(self.aims[: len(outputs)], outputs, {}, self.scale))  # noqa: E731
-            twin = self.model.slope_twin(self.samples(), steps * len(leaf), ("climb", self.aims, self.scale is None), read)
+            twin = self.model.slope_twin(self.samples(), steps * self.views * len(leaf), ("climb", self.aims, self.scale is None), read)
             if twin is not None:
                 return (lambda x: (read(twin(x)), 0.0)), "twin"
         return self.forward, "forward"

@@ -43,7 +43,7 @@ GENERATED = Preset("log_probability", "latent", Regularizer(), False, 200, 0.1, 
 
 def activation_maximization(
     model: Any, target: Any, *, versus: Any = None, preset: str | None = None, score: str | None = None, parameters: str | None = None,
-    regularizer: Regularizer | None = None, balance: bool | None = None, steps: int | None = None, rate: float | None = None, copies: int = 1,
+    regularizer: Regularizer | None = None, balance: bool | None = None, steps: int | None = None, rate: float | None = None, views: int | None = None, copies: int = 1,
     generator: Any = None, size: int | None = None, prior: float | None = None, shape: Any = None, bounds: Any = None, judge: Any = None,
     images: Any = None, layers: Any = None, seed: int = 0, batch_size: int | str = "auto", progress: bool | Progress | None = None,
 ) -> Portrait:  # fmt: skip
@@ -52,7 +52,8 @@ def activation_maximization(
     target: class, `neuron`, `concept`, `energy(layer)`, a function of the output, sums of `aim`s; versus is subtracted.
     preset: "naive", "lecture", "yosinski", "lucid", "maco", or "robust", the default: its score ("raw", or "log_probability" of
     classes), parameters ("pixels", "fourier", "phase"), regularizer (sums of `askwhy.regularizers`), balance (penalties in units
-    of the score's slope), steps and rate may be replaced. copies of each target: see `regularizers.diversity`.
+    of the score's slope), steps, rate and views (under other noise and motion in each step) may be replaced. copies of each target:
+    see `regularizers.diversity`.
     generator, instead of a preset: G, a `Generator` or a function z [n, size] -> inputs: z* = argmax S(G(z)) - prior |z|^2 / 2,
     x* = G(z*). shape, bounds: of an input, and its black and white, where no transform tells. judge: another model, which says
     whether it sees the class. images: real ones, to compare the way through `layers`. Ctrl-C keeps the best so far.
@@ -61,7 +62,7 @@ def activation_maximization(
     """
     began = time.perf_counter()
     wrapped = torch_model(model)
-    how = chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate)
+    how = chosen(preset, generator, score=score, parameters=parameters, regularizer=regularizer, balance=balance, steps=steps, rate=rate, views=views)
     aims = aims_of(wrapped, target, versus)
     copies, seed = whole("copies", copies, 1), whole("seed", seed, 0, LARGEST)
     if layers is not None and images is None:
@@ -89,7 +90,7 @@ def activation_maximization(
         **fields, **fields_of(verdict, real), target=names[:n],
         method=(preset or DEFAULT) if generator is None else "generator", details=told,
         params=params_of(how, copies, None if generator is None else PRIOR if prior is None else float(prior)),
-        model_calls=sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
+        model_calls=how.views * sum(part["trace"].size for part in parts), seconds=time.perf_counter() - began, seed=seed, versions=versions(),
     )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
     if generator is not None and preset is not None:
         raise InputError(f"preset={preset!r}: a generator has its own way of seeking; leave one of them out.")
     how = preset_of(DEFAULT if preset is None else preset) if generator is None else GENERATED
-    score, parameters, regularizer, balance, steps, rate = given.values()
+    score, parameters, regularizer, balance, steps, rate, views = given.values()
     if score is not None and score not in SCALES:
         raise InputError(f"score={score!r}: choose {', '.join(map(repr, SCALES))}.")
     if parameters is not None and (parameters not in WAYS or generator is not None):
@@ -113,8 +114,13 @@ def chosen(preset: str | None, generator: Any, **given: Any) -> Preset:
         raise InputError(f"rate={rate!r}: give a positive number.")
     if balance is not None and not isinstance(balance, bool):
         raise InputError(f"balance={balance!r}: give True (penalties in units of the score's slope) or False (in units of the score).")
-    given |= {"steps": None if steps is None else whole("steps", steps, 1), "rate": None if rate is None else float(rate)}
+    given |= {name: None if value is None else whole(name, value, 1) for name, value in (("steps", steps), ("views", views))}
+    given |= {"rate": None if rate is None else float(rate)}
     how = replace(how, **{name: value for name, value in given.items() if value is not None})
+    if not how.regularizer.random:
+        if (views or 1) > 1:
+            raise InputError(f"views={views}: without noise or motion all are alike; add one, as regularizers.noise(0.2), or leave it out.")
+        how = replace(how, views=1)
     if how.parameters != "pixels" and any(part.after for part in how.regularizer.parts):
         names = " + ".join(part.name for part in how.regularizer.parts if part.after)
         raise InputError(f"{names}: these change pixels between steps, and parameters={how.parameters!r} has none; use parameters='pixels'.")
@@ -149,7 +155,7 @@ def asked(model: TorchModel, aims: list[Aim], how: Preset, copies: int, seed: in
         for layer in layers_in(aims):
             check_layer(model.net, layer, lambda: model.forward(x))
         within = tuple(part.within(model, x) for part in how.regularizer.parts if part.within is not None)
-    return Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.plain, how.balance, within)
+    return Search(model, every, made, how.regularizer, seeds, groups, SCALES[how.score](model), how.plain, how.balance, how.views, within)
 
 
 def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
@@ -160,6 +166,7 @@ def params_of(how: Preset, copies: int, prior: float | None) -> dict[str, Any]:
         "balance": how.balance,
         "steps": how.steps,
         "rate": how.rate,
+        "views": how.views,
         "copies": copies,
     }
     return own if prior is None else {**own, "prior": prior}

@@ -21,6 +21,7 @@ class Preset:
     steps: int
     rate: float  # of Adam; of a plain ascent, how far a number moves in the mean in the first step
     paper: str
+    views: int = 1  # how often each step looks, under other noise and motion; the mean slope is climbed
     plain: bool = False  # whether steps are as long as the gradient, and end where the network is sure
 
 

@@ -52,6 +52,11 @@ class Regularizer:
             return NotImplemented
         return Regularizer(self.parts + other.parts)
 
+    @property
+    def random(self) -> bool:
+        """Whether each step sees the picture in another way."""
+        return any(part.motion is not None or part.noise is not None for part in self.parts)
+
     def __repr__(self) -> str:
         return " + ".join(part.name for part in self.parts) or "none"
 
