@@ -8,8 +8,15 @@ import torch
 from torch import nn
 
 import askwhy as aw
+from askwhy.show.pictures import fonts
 
 torch.set_num_threads(1)  # on a busy machine small networks wait for their second thread
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A machine without a font for Chinese signs makes matplotlib warn of each; the test of such names is skipped there."""
+    if len(fonts()) < 2:
+        config.addinivalue_line("filterwarnings", "ignore:Glyph .* missing from font:UserWarning")
 
 
 def small_net(seed: int = 0, classes: int = 4, dtype: torch.dtype = torch.float32, pool: int = 2) -> nn.Sequential:

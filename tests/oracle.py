@@ -332,6 +332,19 @@ def pooled_multipliers(pool: torch.nn.MaxPool2d, x: torch.Tensor, reference: tor
     return found
 
 
+def mean_square_pooling(x: np.ndarray, gradient: np.ndarray, size: int, stride: int, padding: int) -> np.ndarray:
+    """The gradient [h', w'] of windows over x [h, w] as if each gave the root of its mean square; padding counts as numbers that are 0."""
+    found = np.zeros_like(x)
+    padded = [side + padding for side in x.shape]
+    for (row, column), g in np.ndenumerate(gradient):
+        starts = [at * stride - padding for at in (row, column)]
+        n = np.prod([min(start + size, end) - start for start, end in zip(starts, padded, strict=True)])
+        window = tuple(slice(max(start, 0), start + size) for start in starts)
+        on = np.maximum(x[window], 0) + 1e-6
+        found[window] += g * on / (n * np.sqrt((on**2).sum() / n))
+    return found
+
+
 def integrated_gradients(f: Score, x: np.ndarray, baseline: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(x - b) times the weighted mean of finite differences at points of the line."""
     mean = np.zeros(x.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import oracle
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from askwhy.overall.ascent import Search
 from askwhy.overall.canvas import canvas_of
 from askwhy.overall.judge import shares
 from askwhy.overall.objectives import aims_of, named
+from askwhy.rules import Record, rules
 
 GREY = {"shape": (1, 6, 6), "bounds": (0, 1), "score": "raw"}
 
@@ -258,6 +260,86 @@ def test_motion_keeps_the_form_of_a_wide_picture():
         corners = (cut @ torch.tensor([[-18.0, 18, -18, 18], [-8, -8, 8, 8], [1, 1, 1, 1]]))[:2]
         assert (corners.abs() <= torch.tensor([[18.0], [8.0]]) + 1e-4).all()
         assert torch.allclose(cut[:2, :2], torch.eye(2) / 2)
+
+
+# ---- the way back ---------------------------------------------------------------------------------------------------
+
+POOLS = [(3, 2, 0, False), (3, 2, 0, True), (2, 2, 1, False), (3, 1, 1, False), (2, 3, 0, True)]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding", "ceil"), POOLS)
+@pytest.mark.parametrize("call", ["module", "functional", "torch", "keywords"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_smooth_pooling_deals_a_windows_gradient_out(size, stride, padding, ceil, call, dtype):
+    pool = {
+        "module": nn.MaxPool2d(size, stride, padding, ceil_mode=ceil),
+        "functional": lambda x: nn.functional.max_pool2d(x, size, stride, padding, 1, ceil),
+        "torch": lambda x: torch.max_pool2d(x, (size, size), (stride, stride), padding, 1, ceil),
+        "keywords": lambda x: nn.functional.max_pool2d(input=x, kernel_size=size, stride=stride, padding=padding, ceil_mode=ceil),
+    }[call]
+    chance = torch.Generator().manual_seed(size)
+    x = torch.randn(2, 3, 8, 11, generator=chance, dtype=dtype)
+    x[0, 0] = -1  # in windows where all is off the gradient is spread evenly
+    x.requires_grad_()
+    record = Record()
+    with rules(nn.Identity(), r.smooth_pooling().parts[0].back(record), record=record, strict=False):
+        out = pool(x)
+    assert torch.equal(out, nn.MaxPool2d(size, stride, padding, ceil_mode=ceil)(x)), "the scores are the model's own"
+    g = torch.randn(out.shape, generator=chance, dtype=dtype)
+    (found,) = torch.autograd.grad(out, x, g)
+    slow = [
+        [oracle.mean_square_pooling(x[n, c].detach().double().numpy(), g[n, c].double().numpy(), size, stride, padding) for c in range(3)]
+        for n in range(2)
+    ]
+    assert np.allclose(found, slow, atol=1e-5 if dtype == torch.float32 else 1e-10)
+
+
+def test_windows_with_gaps_or_places_keep_their_gradient():
+    x = torch.rand(1, 2, 9, 9, requires_grad=True)
+    for pool in (lambda x: nn.functional.max_pool2d(x, 3, dilation=2), lambda x: nn.functional.max_pool2d(x, 3, return_indices=True)[0]):
+        record = Record()
+        with rules(nn.Identity(), r.smooth_pooling().parts[0].back(record), record=record, strict=False):
+            out = pool(x)
+        assert torch.equal(*(torch.autograd.grad(one.sum(), x)[0] for one in (out, pool(x))))
+
+
+class Pooled(nn.Module):
+    """A score behind max pooling that is called as a function, and a part that can be asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.max_pool2d(self.conv(x).relu(), 2).mean((2, 3)))
+
+
+@pytest.mark.parametrize("target", [1, aw.neuron("head", 1)])
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_smooth_way_back_is_climbed(target, balance):
+    """One step of plain ascent beside the gradient through a pooling that is the root of the mean square."""
+    made = Pooled().eval()
+    options = {"preset": "naive", "score": "raw", "shape": (3, 8, 8), "bounds": (0, 1), "rate": 0.01, "balance": balance}
+    first, second = (aw.activation_maximization(made, target, regularizer=r.smooth_pooling(), steps=steps, **options) for steps in (1, 2))
+    x = torch.from_numpy(first.values).requires_grad_()
+    on = made.conv(x).relu() + 1e-6
+    score = made.head(nn.functional.avg_pool2d(on.square(), 2).sqrt().mean((2, 3)))[0, 1]
+    (slope,) = torch.autograd.grad(score, x)
+    step = (x + 0.01 * slope / slope.abs().mean()).clamp(0, 1).detach()
+    expected = step if not balance else (x.detach() + 2 * step) / 3
+    assert np.allclose(second.values, expected, atol=1e-5)
+    plain = aw.activation_maximization(made, target, steps=2, **options).values
+    assert np.abs(second.values - plain).max() > 1e-3, "the way back does something"
+
+
+def test_where_no_way_back_can_be_changed_it_is_told():
+    options = {"regularizer": r.smooth_pooling(), "shape": (3, 8, 8), "bounds": (0, 1), "steps": 3}
+    scripted = torch.jit.trace(Pooled().eval(), torch.rand(1, 3, 8, 8))
+    found = aw.activation_maximization(scripted, 1, **options)
+    assert "smooth_pooling() has no effect" in found.summary()
+    assert "torch.jit" in found.summary()
+    assert "no effect" not in aw.activation_maximization(Pooled().eval(), 1, **options).summary()
 
 
 def test_regularizers_add_up_and_say_what_they_are():

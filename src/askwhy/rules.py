@@ -84,9 +84,8 @@ def rules(
     Refuses with UnsupportedError what cannot be intercepted: torch.jit modules here; no_grad around a ruled operation
     while it happens; what bypassed the rules when `check_graph` is called. Example: `with rules(net, {"relu": rule}) as record:`.
     """
-    if any(isinstance(m, torch.jit.ScriptModule) for m in net.modules()):
-        scripted = next(name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule))
-        raise UnsupportedError(f"{scripted} is a torch.jit module, whose operations cannot be intercepted; give the nn.Module that it was made from.")
+    if (hidden := scripted(net)) is not None:
+        raise UnsupportedError(f"{hidden} is a torch.jit module, whose operations cannot be intercepted; give the nn.Module that it was made from.")
     record, notes = record or Record(), _NOTES.set([])
     try:
         with _mode(table, record, written or {}, strict=strict):
@@ -96,6 +95,11 @@ def rules(
         _NOTES.reset(notes)
         record.nodes.clear()
         record.kept.clear()
+
+
+def scripted(net: torch.nn.Module) -> str | None:
+    """The first part of the model that torch.jit made, in which no operation can be intercepted."""
+    return next((name or "the model itself" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
 
 
 _NOTES: ContextVar[list[tuple[Any, str]]] = ContextVar("notes on tensors")

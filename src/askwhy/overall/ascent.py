@@ -19,6 +19,7 @@ from askwhy.models.torch_module import TorchModel
 from askwhy.overall.made import Made
 from askwhy.overall.objectives import Aim, Scale, layers_in, raised
 from askwhy.overall.regularizers import Regularizer, Within
+from askwhy.rules import Record, rules, scripted
 from askwhy.tap import hooked
 from askwhy.targets import Inside, Reached, one_tensor
 
@@ -76,6 +77,7 @@ class Search:
         with self.model.untouched(), torch.inference_mode(False), torch.enable_grad(), resident():
             leaf = self.made.parameters.start(self.seeds).detach()
             run, engine = self.engine(leaf, steps)
+            run = self.smoothed(run)
             leaf, flat = self.awake(leaf, run)
             climb, chance = Climb(leaf.clone(), leaf.clone(), flat=flat, engine=engine), self.chances()
             leaf.requires_grad_()
@@ -120,6 +122,11 @@ class Search:
     def comparable(self) -> bool:
         """Whether the best step can be told: not where each sees other noise, or penalties in another unit. There the last ones are averaged."""
         return not self.balance and not self.regularizer.random
+
+    @property
+    def hidden(self) -> str | None:
+        """The part that torch.jit made, where the regularizer says another way back and no operation can be seen."""
+        return scripted(self.model.net) if any(part.back is not None for part in self.regularizer.parts) else None
 
     def slope(self, p: torch.Tensor, run: Any, chance: list[torch.Generator], climb: Climb) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The aims [n], the penalties within [n], and the slope of both at the pictures, in the mean of the views.
@@ -213,6 +220,20 @@ class Search:
             if twin is not None:
                 return (lambda x: (read(twin(x)), 0.0)), "twin"
         return self.forward, "forward"
+
+    def smoothed(self, run: Callable[[torch.Tensor], tuple[Any, Any]]) -> Callable[[torch.Tensor], tuple[Any, Any]]:
+        """The same pass, whose gradient takes the way back that the regularizer says, where the operations can be seen."""
+        tables = [part.back for part in self.regularizer.parts if part.back is not None]
+        if not tables or self.hidden:
+            return run
+
+        def ruled(x: torch.Tensor) -> tuple[Any, Any]:
+            record = Record()
+            table = {name: rule for made in tables for name, rule in made(record).items()}
+            with rules(self.model.net, table, record=record, strict=False):
+                return run(x)
+
+        return ruled
 
     def samples(self) -> torch.Tensor:
         """Inputs on which a twin is to be proved: the start, and noisier ones, since in a grey picture rounding flips rectifiers."""

@@ -85,6 +85,7 @@ def activation_maximization(
         real = None if reals is None else beside(wrapped, reals, x)
     names = tuple(named(wrapped, one) for one in search.aims)
     told = {"flat": flat_ones(climbs, fields, names), "engine": climbs[-1].engine, "stopped": stopped, "missing": list(names[n:]), "paper": how.paper}
+    told |= {} if search.hidden is None else {"hidden": search.hidden}
     told |= {} if real is None else {"images": real.count}
     return Portrait(
         **fields, **fields_of(verdict, real), target=names[:n],

@@ -92,6 +92,8 @@ class Portrait(Kept):
             said.append(f"stopped before {some(self.details['missing'])}: of these there is no picture")
         if self.details.get("flat"):
             said.append(f"no gradient wherever the search began, where the neuron is off: {some(self.details['flat'])}")
+        if self.details.get("hidden"):
+            said.append(f"smooth_pooling() has no effect: torch.jit made {self.details['hidden']}, in which no operation can be changed")
         fallen = [self.target[k] for k in range(len(self)) if self.score[k] < self.start[k]]
         if fallen:
             said.append(f"lower than at the start: {some(fallen)}; the regularizer outweighs the score, give it a smaller weight")

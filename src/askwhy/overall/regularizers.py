@@ -1,9 +1,9 @@
-"""What keeps a sought picture from being noise: penalties, clean-ups between steps, and motion. Values that add up: `l1(1) + jitter(8)`."""
+"""What keeps a sought picture from being noise: penalties, clean-ups between steps, motion, and a smoother way back. Values that add up: `l1(1) + jitter(8)`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from askwhy._lazy import lazy
 from askwhy.errors import InputError, LayerError
 from askwhy.layers import names_of
 from askwhy.models.torch_module import TorchModel
+from askwhy.overall.pooling import mean_square_pooling
+from askwhy.rules import Record, Rule
 from askwhy.tap import find_layer, hooked
 from askwhy.targets import check_layer
 
@@ -38,6 +40,7 @@ class Part:
     motion: Callable[[Any, Any], Any] | None = field(default=None, compare=False)  # generator, (height, width) -> [3, 3], in pixels from the middle
     noise: Callable[[Any], float] | None = field(default=None, compare=False)  # generator -> how much of it
     within: Callable[[Any, Any], Within] | None = field(default=None, compare=False)  # model, an input -> a penalty on what its layers give
+    back: Callable[[Record], Mapping[str, Rule]] | None = field(default=None, compare=False)  # rules of the backward pass
     alone: bool = True  # whether a picture's penalty is its own, and not about the other copies of its target
 
 
@@ -200,6 +203,20 @@ def noise(high: float = 0.2, low: float | None = None) -> Regularizer:
 
 def between(chance: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=chance, dtype=torch.float32))
+
+
+# ---- the way back ----------------------------------------------------------------------------------------------------
+
+
+def smooth_pooling() -> Regularizer:
+    """On the way back through max pooling, each number of a window gets a share of the gradient, and not the largest one alone.
+
+    As if y were the root mean square of the n numbers x >= 0: dS/dx_i = dS/dy x_i / (n y); scores stay as they are. The largest number changes place from
+    step to step, and leaves the picture grainy (Olah et al. 2017, on the gradients of pooling; Wang et al. 2023,
+    https://arxiv.org/abs/2306.12685, whose attacks it carries over to other networks). Without max pooling it does nothing.
+    Example: `askwhy.activation_maximization(net, "cat", preset="lucid", regularizer=r.jitter(16) + r.smooth_pooling())`.
+    """
+    return only("smooth_pooling()", back=mean_square_pooling)
 
 
 # ---- what layers give -----------------------------------------------------------------------------------------------

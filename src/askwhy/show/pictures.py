@@ -35,6 +35,11 @@ def fonts() -> list[str]:
         "Microsoft YaHei",
         "SimHei",
         "PingFang SC",
+        "Hiragino Sans GB",
+        "Heiti SC",
+        "Noto Serif CJK SC",
+        "Droid Sans Fallback",
+        "AR PL UMing CN",
         "Arial Unicode MS",
     )
     installed = {font.name for font in font_manager.fontManager.ttflist}
