@@ -33,10 +33,10 @@ def mean_square_pooling(record: Record) -> Mapping[str, Rule]:
 
 
 def window_of(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, **rest: Any
 ) -> tuple[list[int], list[int], list[int], bool] | None:
-    """Size, steps, padding, and whether windows may stand out; None for windows with gaps, and where the places are asked for too."""
-    if return_indices or pair(dilation) != [1, 1]:
+    """Size, steps, padding, and whether windows may stand out; None for windows with gaps."""
+    if pair(dilation) != [1, 1]:
         return None
     return pair(kernel_size), pair(stride or kernel_size), pair(padding), ceil_mode
 
