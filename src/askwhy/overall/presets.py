@@ -35,7 +35,7 @@ PRESETS = {
     "lucid": Preset("raw", "fourier", r.jitter(16) + r.scale(0.85, 1.15) + r.rotate(10), False, 512, 0.05, "Olah et al. 2017, https://doi.org/10.23915/distill.00007"),
     "maco": Preset("raw", "phase", r.crops(0.35, 0.95) + r.noise(0.2), False, 300, 0.1, "Fel et al. 2023, https://arxiv.org/abs/2306.06805"),
     "robust": Preset(
-        "raw", "fourier", r.crops(0.4, 1.0) + r.rotate(10) + r.noise(0.3, 0.0) + r.total_variation(0.1), True, 300, 0.025,
+        "raw", "fourier", r.crops(0.4, 1.0) + r.rotate(10) + r.noise(0.3, 0.0) + r.total_variation(0.1) + r.smooth_pooling(), True, 300, 0.025,
         "lucid's spectrum, under noise as in Cohen et al. 2019, https://arxiv.org/abs/1902.02918, whose gradients show objects and not texture",
         views=2,
     ),
