@@ -22,6 +22,7 @@ from askwhy.models.incremental import incremental, prepare
 
 HEIGHT, WIDTH = 25, 34
 conv, bn = nn.Conv2d, nn.BatchNorm2d
+in_bfloat16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor convolves in no bfloat16 by oneDNN")
 
 
 class Map(nn.Module):
@@ -234,6 +235,7 @@ def test_whatever_stands_in_the_box(fill):
     agree(boxed(batch), ordinary(batch), torch.float64)
 
 
+@in_bfloat16
 @pytest.mark.parametrize("name", ["plain", "sides", "largest values, ceil", "means", "residual", "branches laid together"])
 @torch.no_grad()
 def test_bfloat16(name):
@@ -262,7 +264,7 @@ def engine_of(net, x, samples, calls=10**6, precision="float32", item=0):
     return model.engine(model.prepare(x), item, samples, calls, precision)[1]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=in_bfloat16)])
 def test_it_is_really_used_and_only_where_it_pays(precision):
     net, x = build(1, LOCAL["plain"][0]), picture(2)
     small, large = covered(x[0], (6, 5))[[0, -1]], covered(x[0], (22, 30))[[0, -1]]
