@@ -191,7 +191,7 @@ def placed_alike(net: torch.nn.Module, given: Arguments, texts: Padded) -> Argum
     if texts.left and mask is not None and given.names is not None and "position_ids" in inspect.signature(net.forward).parameters:
         places = (mask.cumsum(1) - 1).clamp(min=0)
         ways.append(replace(given, values={**given.values, "position_ids": places}, names=(*given.names, "position_ids")))
-    gaps = [gap(net, way, texts) for way in ways]
+    gaps = [gap(net, way, texts, given) for way in ways]
     best = min(range(len(gaps)), key=gaps.__getitem__)
     if not gaps[best] <= 1:
         side, other = ("left", "right") if texts.left else ("right", "left")
@@ -204,19 +204,20 @@ def placed_alike(net: torch.nn.Module, given: Arguments, texts: Padded) -> Argum
 
 def reads_filled(net: torch.nn.Module, given: Arguments, texts: Padded) -> bool:
     """Whether the shortest text gets what it gets alone."""
-    return gap(net, given, texts) <= 1
+    return gap(net, given, texts, given) <= 1
 
 
-def gap(net: torch.nn.Module, given: Arguments, texts: Padded) -> float:
+def gap(net: torch.nn.Module, given: Arguments, texts: Padded, usual: Arguments) -> float:
     """How far a model's outputs for the shortest text are from those without its filling: largest difference / largest number / what rounding explains.
 
+    usual: what it is given without its filling; places that are told there too would hide that they are not the model's own.
     0 for a model that draws random numbers, of which it cannot be told; one in training mode is refused for that.
     """
     if any(module.training for module in net.modules()):
         return 0.0
     which = int(np.argmin(texts.lengths))
-    length, filled = texts.lengths[which], given.rows([which])
-    alone = replace(filled, values={name: ends(v, length, texts.left) if is_rows(v) else v for name, v in filled.values.items()})
+    length, filled, whole = texts.lengths[which], given.rows([which]), usual.rows([which])
+    alone = replace(whole, values={name: ends(v, length, texts.left) if is_rows(v) else v for name, v in whole.values.items()})
     like = next(v for v in given.values.values() if is_rows(v))
     state = random_state(like)
     try:
