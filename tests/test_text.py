@@ -247,6 +247,25 @@ class LastToken(nn.Module):
         return self.head(self.body(input_ids, **{name: known[name] for name in self.names}).last_hidden_state[:, -1])
 
 
+class OwnPlaces(nn.Module):
+    """Counts its places from 2 on, and is a rounding off where texts are filled up."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places, self.head = nn.Embedding(len(WORDS), 8), nn.Embedding(40, 8), nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask, position_ids=None):
+        own = position_ids is None
+        x = self.words(input_ids) + self.places(attention_mask.cumsum(1) + 1 if own else position_ids)
+        return self.head(x)[:, -1] + 1e-6 * own * (attention_mask == 0).any()
+
+
+def test_a_model_is_not_told_places_that_it_does_not_use_alone():
+    model = aw.wrap(OwnPlaces().eval(), tokenizer=padded_left())
+    assert "position_ids" not in model.prepare(["bad", "a great film"]).arguments.values
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
     "make",

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from askwhy._lazy import lazy
+from askwhy.models.fast import pair
 from askwhy.rules import Kept, Record, Rule, relay
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = lazy("torch", "torch")
+
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int], bool]
 
 OFF = 1e-6  # what a number that is off counts, so that a window of such numbers has a slope too
 
@@ -32,21 +35,14 @@ def mean_square_pooling(record: Record) -> Mapping[str, Rule]:
     return {"max_pool2d": rule}
 
 
-def window_of(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, **rest: Any
-) -> tuple[list[int], list[int], list[int], bool] | None:
+def window_of(kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, **rest: Any) -> Window | None:
     """Size, steps, padding, and whether windows may stand out; None for windows with gaps."""
-    if pair(dilation) != [1, 1]:
+    if pair(dilation) != (1, 1):
         return None
     return pair(kernel_size), pair(stride or kernel_size), pair(padding), ceil_mode
 
 
-def pair(sides: Any) -> list[int]:
-    sides = [sides] if isinstance(sides, int) else list(sides)
-    return [int(side) for side in (sides * 2)[:2]]
-
-
-def spread(x: torch.Tensor, gradient: torch.Tensor, window: tuple[list[int], list[int], list[int], bool]) -> torch.Tensor:
+def spread(x: torch.Tensor, gradient: torch.Tensor, window: Window) -> torch.Tensor:
     """The gradient of the windows [n, c, h', w'] dealt out to x [n, c, h, w]."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32)).clamp(min=0) + OFF
     size = torch.nn.functional.avg_pool2d(wide.square(), *window).sqrt()

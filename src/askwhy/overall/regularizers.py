@@ -211,9 +211,10 @@ def between(chance: torch.Generator, low: float, high: float) -> float:
 def smooth_pooling() -> Regularizer:
     """On the way back through max pooling, each number of a window gets a share of the gradient, and not the largest one alone.
 
-    As if y were the root mean square of the n numbers x >= 0: dS/dx_i = dS/dy x_i / (n y); scores stay as they are. The largest number changes place from
-    step to step, and leaves the picture grainy (Olah et al. 2017, on the gradients of pooling; Wang et al. 2023,
-    https://arxiv.org/abs/2306.12685, whose attacks it carries over to other networks). Without max pooling it does nothing.
+    As if y were the root mean square of the n numbers x >= 0: dS/dx_i = dS/dy x_i / (n y); scores stay as they are. The
+    largest number changes place from step to step, and leaves the picture grainy (Olah et al. 2017, on the gradients of
+    pooling; Wang et al. 2023, https://arxiv.org/abs/2306.12685, whose attacks it carries over to other networks).
+    Pooling in one or three dimensions, adaptive, with gaps or with places asked for keeps its gradient; so does torch.jit.
     Example: `askwhy.activation_maximization(net, "cat", preset="lucid", regularizer=r.jitter(16) + r.smooth_pooling())`.
     """
     return only("smooth_pooling()", back=mean_square_pooling)
