@@ -1,6 +1,6 @@
 """Draws docs/dreams.jpg and prints its table: ten classes as EfficientNet-Lite0 and SqueezeNet see them, each judged by the other.
 
-python examples/dreams.py [--steps 300] [--presets naive,lucid,maco,robust] [--out docs/dreams.jpg]     # about 26 minutes on one core
+python examples/dreams.py [--steps 300] [--views 4] [--presets naive,lucid,maco,robust] [--out docs/dreams.jpg]     # about 26 minutes on one core
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ UNTOUCHED = [
 NETWORKS = ("efficientnet-lite0", "squeezenet")
 
 
-def seek(presets: list[str], steps: int | None, classes: list[str]) -> dict[str, aw.Portrait]:
+def seek(presets: list[str], how: dict[str, int | None], classes: list[str]) -> dict[str, aw.Portrait]:
     """ "network, preset" -> portraits of the ten classes."""
     models = {name: aw.zoo.load(name) for name in NETWORKS}
     found: dict[str, Any] = {}
     for name, other in (NETWORKS, NETWORKS[::-1]):
         for preset in presets:
-            found[f"{name}, {preset}"] = one = aw.activation_maximization(models[name], classes, preset=preset, steps=steps, judge=models[other])
+            found[f"{name}, {preset}"] = one = aw.activation_maximization(models[name], classes, preset=preset, judge=models[other], **how)
             print(row(f"{name}, {preset}", one), flush=True)
     return found
 
@@ -65,14 +65,16 @@ def draw(found: dict[str, aw.Portrait], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--views", type=int, default=None)
     parser.add_argument("--presets", default="naive,lucid,maco,robust")
     parser.add_argument("--out", type=Path, default=Path("docs/dreams.jpg"))
     given = parser.parse_args()
+    how = {"steps": given.steps, "views": given.views}
     print("| network, preset | judge: first | judge: among five | probability, median | time |\n|---|---|---|---|---|")
-    draw(seek(given.presets.split(","), given.steps, CLASSES), given.out)
+    draw(seek(given.presets.split(","), how, CLASSES), given.out)
     for title, classes in (("Ten other classes", OTHERS), ("Ten classes that nothing was tuned on", UNTOUCHED)):
         print(f"\n{title}")
-        seek(["robust"], given.steps, classes)
+        seek(["robust"], how, classes)
 
 
 if __name__ == "__main__":

@@ -96,9 +96,10 @@ def test_a_page_of_classes_and_filters(folder):
 def test_numbers_and_pictures(folder):
     for k in range(20):
         Image.effect_noise((20, 20), 40 + k).convert("RGB").save(folder / f"photo{k}.png")
-    code, said, _ = run("m.py:make", "--target", "鱼", "--steps", "3", "--judge", "m.py:other", "--images", ".", "--json")
+    code, said, _ = run("m.py:make", "--target", "鱼", "--steps", "3", "--views", "4", "--judge", "m.py:other", "--images", ".", "--json")
     assert code == 0
     (told,) = json.loads(said)
+    assert told["model_calls"] == 3 * 4
     assert told["target"] == ["鱼"]
     assert 1 <= told["judge_rank"][0] <= 3
     assert len(told["natural"]) == len(told["layers"])
@@ -122,6 +123,8 @@ def test_numbers_and_pictures(folder):
         (["--target", "cat", "--layer", "0", "--out", "a.png"], "2 are asked for"),
         (["--target", "cat", "--images", "nowhere"], "no such folder"),
         (["--target", "cat", "--steps", "0"], "steps=0"),
+        (["--target", "cat", "--views", "0"], "views=0"),
+        (["--target", "cat", "--preset", "naive", "--views", "2"], "views=2: without noise or motion"),
     ],
 )
 def test_mistakes_are_one_sentence(folder, words, why):

@@ -30,6 +30,7 @@ def dream(
     channels: Annotated[str | None, typer.Option(help=f"Which filters of the layers, as 0:16 or 3,5,8. Default: the first {FILTERS}.")] = None,
     preset: Annotated[str, typer.Option(help="naive, lecture, yosinski, lucid, maco or robust; several with commas between.")] = "robust",
     steps: Annotated[int | None, typer.Option(help="How many steps. Default: the preset's.")] = None,
+    views: Annotated[int | None, typer.Option(help="How often each step looks, under other noise and motion: 4 is steadier than robust's 2, and slower. Default: the preset's.")] = None,
     judge: Annotated[str | None, typer.Option(help="Another model that says whether it sees the class.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of real photos, to compare with.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the start and the motion.")] = 0,
@@ -50,7 +51,7 @@ def dream(
         check_out(out, as_json, len(presets) * (bool(target) + len(layer or ())))
         photos = None if images is None else photos_in(images)
         wrapped, other = load_model(model), None if judge is None else load_model(judge)
-        options = {"judge": other, "images": photos, "steps": steps, "seed": seed}
+        options = {"judge": other, "images": photos, "steps": steps, "views": views, "seed": seed}
         asked = questions(wrapped, [as_class(one) for one in target or ()], layer or (), channels)
         found: list[tuple[str, Portrait]] = []
         try:
