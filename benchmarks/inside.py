@@ -5,8 +5,8 @@
 "floor" is the forward passes of as many images in batches of the best size, in memory that stays, without hooks, and nothing
 is kept; "stored" is the floor and one copy of as many bytes into new memory, which is what it takes to keep anything (a virtual
 machine may have to ask its host for that memory: seconds for each GB); "hooked" is what one writes by hand: a hook that copies
-the outputs of the same layers, in such batches. All read the last feature map, so that every pass is a whole one. Every round runs all contestants one after the other; ratios are
-taken within a round, and their median is printed.
+the outputs of the same layers, in such batches. All read the last feature map, so that every pass is a whole one. Every round
+runs all contestants one after the other; ratios are taken within a round, and their median is printed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Draws docs/dreams.jpg and prints its table: ten classes as EfficientNet-Lite0 and SqueezeNet see them, each judged by the other.
 
-python examples/dreams.py [--steps 300] [--views 4] [--presets naive,lucid,maco,robust] [--out docs/dreams.jpg]     # about 26 minutes on one core
+python examples/dreams.py [--steps 300] [--presets naive,lucid,maco,robust] [--out docs/dreams.jpg]     # half an hour, or one on an old processor
+python examples/dreams.py --presets robust --views 4 --out four.jpg
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def draw(found: dict[str, aw.Portrait], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--views", type=int, default=None)
+    parser.add_argument("--views", type=int, default=None, help="of presets with noise or motion; naive has none")
     parser.add_argument("--presets", default="naive,lucid,maco,robust")
     parser.add_argument("--out", type=Path, default=Path("docs/dreams.jpg"))
     given = parser.parse_args()
